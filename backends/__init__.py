@@ -1,0 +1,1 @@
+"""The adapters: one module a backend, found through the entry-point group `blocks.backends`."""

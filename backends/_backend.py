@@ -1,0 +1,124 @@
+"""What every backend offers to `blocks`: the verbs, on one framework's models."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backends._expression import evaluate, lets, render
+from backends._rules import Binding, Program, Rules
+from blocks._layout import layout_pass
+from blocks._spec import Node
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Backend:
+    """One framework: its rules, and how its models are built, read, written, run and trained.
+
+    Subclasses set the class attributes and define the methods that raise `NotImplementedError`.
+
+    Attributes:
+        name: the backend's name.
+        layout: the memory layout in which its spatial layers work; None for the program's own.
+        rules: the rule table.
+        helpers: the module with the small public classes that its rules use beside the framework's.
+        imports: each name that listings may use, to the line that imports it.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[str | None]
+    rules: ClassVar[Rules]
+    helpers: ClassVar[ModuleType | None] = None
+    imports: ClassVar[dict[str, str]]
+
+    def program(self, node: Node) -> Program:
+        """The network as this backend's native expression."""
+        return self.rules.program(layout_pass(node, self.layout))
+
+    # Models
+
+    def build(self, program: Program, seed: int) -> Any:
+        """The native model, with the framework's own first parameters."""
+        return evaluate(program.expression, self.namespace(seed))
+
+    def namespace(self, seed: int) -> dict[str, Any]:
+        """What the names in expressions stand for."""
+        names: dict[str, Any] = {}
+        for line in self.imports.values():
+            exec(line.format(seed=seed), names)  # our own lines, the same that listings print
+        names |= vars(self.helpers) if self.helpers else {}
+        return names | {"float": float}
+
+    def read(self, model: Any, binding: Binding) -> np.ndarray:
+        """A parameter in its native form."""
+        raise NotImplementedError
+
+    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
+        """Set a parameter from its native form."""
+        raise NotImplementedError
+
+    def forward(self, model: Any, x: Any, training: bool) -> Any:
+        """Arrays in, arrays out."""
+        raise NotImplementedError
+
+    def gradients(
+        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """Gradients of sum(cotangent * output): for the input, and native ones by path."""
+        raise NotImplementedError
+
+    def trainer(
+        self, model: Any, loss: Any, optimizer: Any
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        """A function that makes one training step on a batch and returns the loss before it."""
+        raise NotImplementedError
+
+    # Listings
+
+    def source(self, program: Program) -> str:
+        """The network as code that runs with the framework alone and defines `model`."""
+        body = self.body(program)
+        helpers = self.helper_source(body)
+        code = "\n\n\n".join([*helpers, body])
+        lines = self.import_lines(code)
+        return "\n".join(lines) + ("\n\n\n" if helpers else "\n\n") + code + "\n"
+
+    def body(self, program: Program) -> str:
+        """The statements that build the model."""
+        named = lets(program.expression)
+        statements = [render(value, prefix=f"{name} = ") for name, value in named.items()]
+        return "\n".join([*statements, render(program.expression, prefix="model = ")])
+
+    def helper_source(self, code: str) -> list[str]:
+        """The source of every helper that the code uses, and of those that they use, in order."""
+        if self.helpers is None:
+            return []
+        own = {
+            name: inspect.getsource(value).rstrip()
+            for name, value in vars(self.helpers).items()
+            if getattr(value, "__module__", None) == self.helpers.__name__
+        }
+        needed: set[str] = set()
+        todo = names_in(code)
+        while new := (todo & own.keys()) - needed:
+            needed |= new
+            todo = set().union(*(names_in(own[name]) for name in new))
+        return [text for name, text in own.items() if name in needed]
+
+    def import_lines(self, code: str) -> list[str]:
+        """The imports that the code needs: those of the standard library first."""
+        used = names_in(code)
+        for name, line in self.imports.items():
+            used |= names_in(line.format(seed=0)) if name in used else set()
+        return [line.format(seed=0) for name, line in self.imports.items() if name in used]
+
+
+def names_in(code: str) -> set[str]:
+    """Every identifier that a piece of code reads."""
+    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}

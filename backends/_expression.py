@@ -1,0 +1,217 @@
+"""Native expressions: constructor calls as data, so that one rule serves the model and its source.
+
+`call("nn.Linear", 3, 4)` is evaluated by `evaluate` into a layer and printed by `render` as code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blocks._stack import run
+
+WIDTH = 88
+
+
+@dataclass(frozen=True)
+class Name:
+    """Something that the framework or the listing already has: "nnx.relu"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `function`.
+
+    Arguments in `implied` equal the framework's own default: they are passed when a model is built,
+    so that no default is relied on, but not printed, so that the listing reads as if hand-written.
+    """
+
+    function: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    implied: tuple[tuple[str, Any], ...] = ()
+
+    def shown(self) -> list[tuple[str, Any]]:
+        """The printed arguments, in order, with "" for the name of a positional one."""
+        return [("", arg) for arg in self.args] + list(self.kwargs)
+
+
+@dataclass(frozen=True)
+class Let:
+    """An expression with a name: built once, used wherever the name occurs again."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Optional:
+    """An argument that need not be printed if it equals the framework's default."""
+
+    value: Any
+    default: Any
+
+
+def optional(value: Any, default: Any) -> Optional:
+    """An argument whose native default is `default`."""
+    return Optional(value, default)
+
+
+def call(function: str, /, *args: Any, **kwargs: Any) -> Call:
+    """A call as data; keyword arguments may be `optional`."""
+    shown, implied = [], []
+    for name, value in kwargs.items():
+        if isinstance(value, Optional):
+            kind = implied if value.value == value.default else shown
+            kind.append((name, value.value))
+        else:
+            shown.append((name, value))
+    return Call(function, args, tuple(shown), tuple(implied))
+
+
+def children(expression: Any) -> list[Any]:
+    """The expressions directly inside an expression."""
+    match expression:
+        case Call():
+            return [value for _, value in (*expression.shown(), *expression.implied)]
+        case Let():
+            return [expression.value]
+        case tuple() | list():
+            return list(expression)
+        case dict():
+            return list(expression.values())
+    return []
+
+
+def walk(expression: Any) -> Iterator[Any]:
+    """All expressions inside an expression, itself first."""
+    stack = [expression]
+    while stack:
+        here = stack.pop()
+        yield here
+        stack.extend(reversed(children(here)))
+
+
+def lets(expression: Any) -> dict[str, Any]:
+    """Name and value of every `Let`, those inside others first."""
+    found = [e for e in walk(expression) if isinstance(e, Let)]
+    return {let.name: let.value for let in reversed(found)}
+
+
+def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
+    """The object that an expression describes."""
+    built: dict[str, Any] = {}
+
+    def value(expression: Any) -> Generator[Any, Any, Any]:
+        match expression:
+            case Name(text):
+                return lookup(text, namespace)
+            case Call():
+                args = []
+                for arg in expression.args:
+                    args.append((yield value(arg)))
+                kwargs = {}
+                for name, arg in (*expression.kwargs, *expression.implied):
+                    kwargs[name] = yield value(arg)
+                return lookup(expression.function, namespace)(*args, **kwargs)
+            case Let(name, inner):
+                if name not in built:
+                    built[name] = yield value(inner)
+                return built[name]
+            case tuple() | list():
+                items = []
+                for item in expression:
+                    items.append((yield value(item)))
+                return type(expression)(items)
+            case dict():
+                entries = {}
+                for key, item in expression.items():
+                    entries[key] = yield value(item)
+                return entries
+        return expression
+
+    return run(value(expression))
+
+
+def lookup(text: str, namespace: Mapping[str, Any]) -> Any:
+    """The object behind a dotted name."""
+    first, *rest = text.split(".")
+    found = namespace[first]
+    for part in rest:
+        found = getattr(found, part)
+    return found
+
+
+def render(expression: Any, indent: int = 0, prefix: str = "", suffix: str = "") -> str:
+    """Code for an expression, one line if it fits, else one argument a line.
+
+    `prefix` and `suffix` stand before and after it on the same line and count in its width.
+    """
+    line = one_line(expression)
+    if indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
+        return prefix + line + suffix
+    return run(broken(expression, indent, prefix, suffix))
+
+
+def broken(expression: Any, indent: int, prefix: str, suffix: str) -> Generator[Any, Any, str]:
+    """Code for an expression over several lines where it does not fit into one."""
+    line = one_line(expression)
+    items, opening, closing = parts(expression)
+    if not items or indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
+        return prefix + line + suffix
+    if len(items) == 1 and parts(items[0][1])[0] and not items[0][0]:
+        # a lone argument keeps its brackets together with those around it
+        return (yield broken(items[0][1], indent, prefix + opening, closing + suffix))
+    if isinstance(expression, tuple) and len(items) == 2 and isinstance(expression[0], str):
+        first = f"{prefix}({literal(expression[0])}, "
+        return (yield broken(expression[1], indent, first, f"){suffix}"))
+    lines = [f"{prefix}{opening}"]
+    for label, item in items:
+        lines.append(" " * (indent + 4) + (yield broken(item, indent + 4, label, ",")))
+    lines.append(" " * indent + closing + suffix)
+    return "\n".join(lines)
+
+
+def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str]:
+    """What an expression is made of: labelled items, opening and closing bracket."""
+    match expression:
+        case Call():
+            items = [(f"{name}=" if name else "", item) for name, item in expression.shown()]
+            return items, f"{expression.function}(", ")"
+        case list():
+            return [("", item) for item in expression], "[", "]"
+        case tuple():
+            return [("", item) for item in expression], "(", ")"
+        case dict():
+            return [(f"{literal(key)}: ", item) for key, item in expression.items()], "{", "}"
+    return [], "", ""
+
+
+def one_line(expression: Any) -> str:
+    """Code for an expression in one line."""
+
+    def code(expression: Any) -> Generator[Any, Any, str]:
+        match expression:
+            case Name(text):
+                return text
+            case Let(name, _):
+                return name
+            case Call() | list() | tuple() | dict():
+                items, opening, closing = parts(expression)
+                texts = []
+                for label, item in items:
+                    texts.append(label + (yield code(item)))
+                comma = "," if isinstance(expression, tuple) and len(texts) == 1 else ""
+                return opening + ", ".join(texts) + comma + closing
+        return literal(expression)
+
+    return run(code(expression))
+
+
+def literal(value: Any) -> str:
+    """A constant as code, with double quotes around strings as formatters write them."""
+    text = repr(value)
+    return f'"{text[1:-1]}"' if isinstance(value, str) and '"' not in text else text

@@ -1,0 +1,182 @@
+"""The rule table of a backend, and the fold that turns a node tree into a native program.
+
+A rule takes a node (and, for a combinator, its children as native expressions) and returns a native
+expression. Its decorator declares how each canonical parameter maps to the native one:
+
+    @rule(Dense, kernel=("weight", out_first), bias="bias")
+    def dense(node): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends._expression import Let
+from blocks._block import Block, Combinator
+from blocks._errors import MissingRuleError, UnsupportedError, place
+from blocks._spec import Node, ParamSpec, join
+from blocks._stack import run
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A canonical array as a native one, and back; back is told the canonical shape."""
+
+    name: str
+    to_native: Callable[[np.ndarray], np.ndarray]
+    to_canonical: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+same = Transform("same", lambda a: a, lambda a, shape: a)
+
+# (*window, in, out) <-> (out, in, *window): how torch keeps the kernels of Linear and Conv.
+out_first = Transform(
+    "out_first",
+    lambda a: np.transpose(a, (-1, -2, *range(a.ndim - 2))),
+    lambda a, shape: np.transpose(a, (*range(2, a.ndim), 1, 0)),
+)
+
+# (a, b, ...) <-> (a * b * ...,)
+flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Where a canonical parameter lives in a native layer."""
+
+    attribute: str
+    transform: Transform = same
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one block becomes a native expression.
+
+    `child` says how a native container reaches a child, from its name and its index.
+    """
+
+    function: Callable[..., Any]
+    binds: dict[str, Bind]
+    child: str = "{name}"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One canonical parameter of a network and where the native model keeps it."""
+
+    path: str
+    module: str
+    attribute: str
+    transform: Transform
+    spec: ParamSpec
+
+    def to_native(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(self.transform.to_native(array))
+
+    def to_canonical(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(self.transform.to_canonical(array, self.spec.shape))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as a backend's native expression, with the bindings of its parameters."""
+
+    node: Node
+    expression: Any
+    bindings: tuple[Binding, ...]
+
+
+class Rules:
+    """The table: exact block type to rule. A subclass of a block has no rule of its own accord."""
+
+    def __init__(self, backend: str):
+        self.backend = backend
+        self.table: dict[type[Block], Rule] = {}
+        self.refused: dict[type[Block], str] = {}
+
+    def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
+        """Register a rule: each keyword is a canonical parameter, its value the native attribute,
+        or (attribute, transform)."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            if block in self.table:
+                raise TypeError(f"{self.backend} already has a rule for {block.__name__}.")
+            bound = {
+                name: Bind(target) if isinstance(target, str) else Bind(*target)
+                for name, target in binds.items()
+            }
+            self.table[block] = Rule(function, bound, child)
+            return function
+
+        return register
+
+    def unsupported(self, block: type[Block], reason: str) -> None:
+        """State that this backend cannot express a block, and why."""
+        self.refused[block] = reason
+
+    def find(self, node: Node) -> Rule:
+        """The rule of the block as written, else of what it expands to."""
+        for kind in (type(node.block), type(node.form)):
+            if kind in self.refused:
+                raise UnsupportedError(
+                    f"{self.backend} cannot lower {kind.__name__} {place(node.path)}: "
+                    f"{self.refused[kind]}"
+                )
+            if kind in self.table:
+                return self.table[kind]
+        name = type(node.form).__name__
+        raise MissingRuleError(
+            f"{self.backend} has no rule for {name}, needed {place(node.path)}.\n"
+            f"  Add @rule({name}) in backends/{self.backend}.py, or give {name} an expand()."
+        )
+
+    def program(self, node: Node) -> Program:
+        """The native program of a node tree that has been through the layout pass."""
+        bindings: dict[str, Binding] = {}
+        shared: dict[str, Any] = {}
+
+        def lowered(node: Node, module: str) -> Generator[Any, Any, Any]:
+            rule = self.find(node)
+            children = {}
+            for index, child in enumerate(node.children):
+                step = rule.child.format(name=child.name, index=index)
+                inner = ".".join(part for part in (module, step) if part)
+                children[child.name] = yield lowered(child, inner)
+            for name, spec in node.params.items():
+                bind = rule.binds[name]
+                binding = Binding(
+                    join(node.home, name), module, bind.attribute, bind.transform, spec
+                )
+                bindings.setdefault(binding.path, binding)
+            combines = isinstance(node.form, Combinator)
+            expression = rule.function(node, children) if combines else rule.function(node)
+            if not node.shared:
+                return expression
+            if shared.setdefault(node.shared, expression) != expression:
+                raise UnsupportedError(
+                    f"{self.backend} cannot share {node.shared!r} {place(node.path)} with its "
+                    f"first use {place(node.home)}: the input sizes differ, and with them the "
+                    "native layers.\n  Bring both inputs to the same size."
+                )
+            return Let(node.shared, expression)
+
+        expression = run(lowered(node, ""))
+        return Program(node, expression, tuple(bindings.values()))
+
+
+# What rules of several backends need
+
+
+def each(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number where all are equal, as most people write it."""
+    return sizes[0] if len(set(sizes)) == 1 else sizes
+
+
+def listed(children: dict[str, Any]) -> list[Any] | dict[str, Any]:
+    """Children as a list if their names are their positions, else as they are."""
+    positional = list(children) == [str(i) for i in range(len(children))]
+    return list(children.values()) if positional else children

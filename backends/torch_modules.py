@@ -1,0 +1,158 @@
+"""The modules that torch needs beside its own. A printed listing holds those that it uses."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Permute(nn.Module):
+    """The axes in another order; a view, no copy."""
+
+    def __init__(self, *axes):
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x):
+        return x.permute(self.axes)
+
+    def extra_repr(self):
+        return ", ".join(map(str, self.axes))
+
+
+class Residual(nn.Module):
+    """The input, or its shortcut, plus the body."""
+
+    def __init__(self, body, shortcut=None):
+        super().__init__()
+        self.shortcut = shortcut
+        self.body = body
+
+    def forward(self, x):
+        around = x if self.shortcut is None else self.shortcut(x)
+        return around + self.body(x)
+
+
+class Parallel(nn.Module):
+    """Every branch receives the same input, and their outputs are merged."""
+
+    def __init__(self, branches, merge, dim=1):
+        super().__init__()
+        named = branches.items() if isinstance(branches, dict) else enumerate(branches)
+        for name, branch in named:
+            self.add_module(str(name), branch)
+        self.merge = merge
+        self.dim = dim
+
+    def forward(self, x):
+        outputs = [branch(x) for branch in self._modules.values()]
+        if self.merge == "add":
+            return reduce(torch.add, outputs)
+        if self.merge == "multiply":
+            return reduce(torch.mul, outputs)
+        if self.merge == "mean":
+            return reduce(torch.add, outputs) / len(outputs)
+        if self.merge == "max":
+            return reduce(torch.maximum, outputs)
+        if self.merge == "concat":
+            return torch.cat(outputs, self.dim)
+        if self.merge == "stack":
+            return torch.stack(outputs, self.dim)
+        return tuple(outputs)
+
+
+class Padded(nn.Module):
+    """A convolution whose padding differs between the two ends of an axis."""
+
+    def __init__(self, *args, pads, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pads = pads  # as F.pad takes them: last axis first
+
+    def forward(self, x):
+        return super().forward(F.pad(x, self.pads))
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, pads={self.pads}"
+
+
+class PaddedConv1d(Padded, nn.Conv1d):
+    pass
+
+
+class PaddedConv2d(Padded, nn.Conv2d):
+    pass
+
+
+class PaddedConv3d(Padded, nn.Conv3d):
+    pass
+
+
+class RealMean(nn.Module):
+    """An average pool over the real cells of each window, where padding is not symmetric."""
+
+    def __init__(self, *args, pads, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pads = pads  # as F.pad takes them: last axis first
+
+    def forward(self, x):
+        real = F.pad(torch.ones_like(x[:1, :1]), self.pads)
+        return super().forward(F.pad(x, self.pads)) / super().forward(real)
+
+
+class PaddedAvgPool1d(RealMean, nn.AvgPool1d):
+    pass
+
+
+class PaddedAvgPool2d(RealMean, nn.AvgPool2d):
+    pass
+
+
+class PaddedAvgPool3d(RealMean, nn.AvgPool3d):
+    pass
+
+
+class BiasedVariance(nn.Module):
+    """A batch norm whose running variance is the biased one, as it is in Keras and Flax.
+
+    torch normalises with the biased variance but keeps a running mean of the unbiased one.
+    """
+
+    def __init__(self, *args, scale=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not scale:
+            self.register_parameter("weight", None)
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        n = x.numel() // x.shape[1]
+        var = self.running_var.clone()  # autograd keeps it, so it must not change afterwards
+        y = F.batch_norm(
+            x, self.running_mean, var, self.weight, self.bias, True, self.momentum, self.eps
+        )
+        self.num_batches_tracked.add_(1)
+        self.running_var.mul_((1 - self.momentum) / n).add_(var, alpha=(n - 1) / n)
+        return y
+
+
+class BatchNorm1d(BiasedVariance, nn.BatchNorm1d):
+    pass
+
+
+class BatchNorm2d(BiasedVariance, nn.BatchNorm2d):
+    pass
+
+
+class BatchNorm3d(BiasedVariance, nn.BatchNorm3d):
+    pass
+
+
+class BiasOnlyLayerNorm(nn.LayerNorm):
+    """A layer norm with a bias but no scale."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_parameter("weight", None)

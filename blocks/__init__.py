@@ -1,0 +1,32 @@
+"""isoblocks: write a network once, as blocks; get it in PyTorch, Keras, Flax and NumPy.
+
+    Block ──infer──▶ Node ──init──▶ Params
+                      ├──lower────▶ nn.Module | keras.Model | nnx.Module | reference
+                      ├──source───▶ the same network as readable framework code
+                      └──params_of▶ Params, back in canonical form
+"""
+
+from blocks._errors import (
+    BackendError,
+    BlockError,
+    FieldError,
+    MissingRuleError,
+    ParamError,
+    ShapeError,
+    UnsupportedError,
+)
+from blocks._infer import infer
+from blocks._models import apply, gradients, load_params, lower, params_of, source
+from blocks._params import count, init
+from blocks._spec import Node, ParamSpec, Spec
+from blocks._train import SGD
+from blocks.activation import *
+from blocks.combine import Parallel, Residual, Sequential, Shared
+from blocks.composite import MLP
+from blocks.conv import Conv
+from blocks.linear import Dense
+from blocks.norm import BatchNorm, LayerNorm
+from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.regularisation import Dropout
+from blocks.shape import Flatten, Permute
+from blocks.value import Identity

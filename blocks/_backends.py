@@ -1,0 +1,47 @@
+"""Backends are found through the entry-point group `blocks.backends` and imported when used."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from blocks._errors import BackendError, did_you_mean
+
+
+@cache
+def known() -> dict[str, EntryPoint]:
+    """Every backend that is registered, by name; its framework need not be installed."""
+    return {entry.name: entry for entry in entry_points(group="blocks.backends")}
+
+
+@cache
+def find_backend(name: str) -> Any:
+    """The adapter of that name; raises `BackendError` if it is unknown or cannot be imported."""
+    if name not in known():
+        names = ", ".join(sorted(known())) or "none; install isoblocks with pip first"
+        raise BackendError(
+            f"unknown backend {name!r}. Known: {names}.{did_you_mean(name, known())}"
+        )
+    try:
+        return known()[name].load()
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"backend {name!r} needs {error.name}, which is not installed. "
+            f"Install it with: pip install 'isoblocks[{name}]'"
+        ) from None
+
+
+def installed() -> list[str]:
+    """The backends whose framework can be imported, the reference first, torch before the rest."""
+    order = ["numpy", "torch", "keras", "flax"]
+    names = sorted(known(), key=lambda n: (order.index(n) if n in order else len(order), n))
+    return [name for name in names if works(name)]
+
+
+def works(name: str) -> bool:
+    try:
+        find_backend(name)
+    except BackendError:
+        return False
+    return True

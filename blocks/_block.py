@@ -1,0 +1,119 @@
+"""The base of all blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from typing import Any, ClassVar, dataclass_transform
+
+from blocks._spec import ParamSpec, ValueSpec
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def block(cls: type) -> type:
+    """Make a class a block: a frozen, hashable dataclass with a repr that can be pasted back."""
+    return dataclasses.dataclass(frozen=True, repr=False)(cls)
+
+
+@block
+class Block:
+    """What to compute: configuration only, no arrays and no sizes that can be inferred.
+
+    A block is a `Leaf`, a `Combinator`, or a `Composite`, which expands to one of the others.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if convert := field.metadata.get("convert"):
+                label = f"{type(self).__name__}.{field.name}"
+                value = convert(self, label, getattr(self, field.name))
+                object.__setattr__(self, field.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that do not go together; runs after every single field was checked."""
+
+    def expand(self) -> Block | None:
+        """The block that this one stands for; None if it stands for itself."""
+        return None
+
+    def summary(self, input_shape: Any, **options: Any) -> Any:
+        """Path, block, output shape, parameters and multiply-adds of every leaf, as a table.
+
+        `options` are those of `infer`: layout and dtype.
+        """
+        from blocks._infer import infer
+        from blocks._summary import Summary
+
+        return Summary(infer(self, input_shape, **options))
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != self.default(f)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def default(self, field: dataclasses.Field[Any]) -> Any:
+        """The value that a field gets if it is left out: normalised, given the other fields."""
+        convert = field.metadata.get("convert")
+        if field.default is dataclasses.MISSING or convert is None:
+            return field.default
+        return convert(self, field.name, field.default)
+
+
+class Leaf(Block):
+    """A block that every backend has a rule for.
+
+    `layout_role` says how it looks at the axes: "spatial" blocks find their channels by the
+    layout, "elementwise" ones work in any layout, "plain" ones see the array as it is.
+    """
+
+    layout_role: ClassVar[str] = "plain"
+    takes_tuple: ClassVar[bool] = False
+
+    def out_spec(self, x: ValueSpec) -> ValueSpec:
+        """What comes out for the input `x`; raises `ShapeError` if `x` does not fit."""
+        raise NotImplementedError
+
+    def param_specs(self, x: ValueSpec) -> dict[str, ParamSpec]:
+        """The parameters that the block has at input `x`."""
+        return {}
+
+    def resolve(self, x: ValueSpec) -> dict[str, Any]:
+        """Facts that follow from the input and that rules need, such as padding as pairs."""
+        return {}
+
+    def multiply_adds(self, x: ValueSpec, y: ValueSpec) -> int | None:
+        """Multiplications fused with an addition for one example; None if a size is unknown."""
+        return 0
+
+
+# A combinator's `connect` yields (name, child block, its input) and is sent the child's output.
+Wiring = Generator[tuple[str, Block, ValueSpec], ValueSpec, ValueSpec]
+
+
+class Combinator(Block):
+    """A block made of other blocks.
+
+    `fork` says how values flow: False, one child after the other; True, every child receives the
+    same input and `merge` joins what comes out.
+    """
+
+    fork: ClassVar[bool] = False
+
+    def connect(self, x: ValueSpec) -> Wiring:
+        """Yield (name, child, its input) in order, receive its output, return the result."""
+        raise NotImplementedError
+
+    def resolve(self, y: ValueSpec) -> dict[str, Any]:
+        """Facts that follow from the output and that rules need, such as the axis of a merge."""
+        return {}
+
+
+class Composite(Block):
+    """A block that is an abbreviation: it defines `expand` and needs no backend code."""
+
+    def expand(self) -> Block:
+        raise NotImplementedError

@@ -1,0 +1,78 @@
+"""The errors of isoblocks. Every message says what is wrong, where, and what to type instead.
+
+BlockError(ValueError)
+├── FieldError        a block was built wrong                  (construction)
+├── ShapeError        blocks do not fit together               (infer, apply)
+├── ParamError        arrays do not fit the model              (lower, load_params)
+├── BackendError      unknown backend, or framework missing    (also an ImportError)
+├── MissingRuleError  a backend has no rule for a block        (lower, source)
+└── UnsupportedError  a rule exists, this value has no native form
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+
+class BlockError(ValueError):
+    """Base of every error that isoblocks raises on purpose."""
+
+
+class FieldError(BlockError):
+    """A field of a block has a value that it cannot have."""
+
+
+class ParamError(BlockError):
+    """Arrays do not fit the parameters of a network; lists every mismatch at once."""
+
+
+class BackendError(BlockError, ImportError):
+    """The backend is unknown, or the framework behind it is not installed."""
+
+
+class MissingRuleError(BlockError):
+    """A backend has no rule for a block."""
+
+
+class UnsupportedError(BlockError):
+    """A backend cannot express this value of a field."""
+
+
+class ShapeError(BlockError):
+    """Blocks do not fit together, or data does not fit the network.
+
+    A block raises the bare fact; ``infer`` adds block, path and origin of the values, once.
+
+    Args:
+        fact: what is wrong, continuing the words "<Block> at '<path>'".
+        fix: a repair that can be typed; or a function that makes it from the block which made the
+            last of the values.
+        values: named specs whose origin explains the fact; the block's input if left out.
+    """
+
+    def __init__(
+        self,
+        fact: str,
+        *,
+        fix: str | Callable[[Any], str] = "",
+        values: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(fact)
+        self.fact = fact
+        self.fix = fix
+        self.values = values
+        self.path: str | None = None
+        self.block: Any = None
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """Return " Did you mean 'x'?" if a known word is near, else nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def place(path: str) -> str:
+    """Say where a path is, for messages: "at 'encoder/0'", or "at the top" for the root."""
+    return f"at {path!r}" if path else "at the top"

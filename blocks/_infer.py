@@ -1,0 +1,189 @@
+"""`infer`: from blocks to nodes at known sizes. All shape arithmetic and shape errors are here.
+
+Combinators are coroutines: `connect` yields a child with its input and is sent the output. `infer`
+drives them with a stack of its own, so that nesting costs no Python recursion, and adds path and
+origin to an error once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from blocks._block import Block, Combinator, Wiring
+from blocks._errors import FieldError, ShapeError, did_you_mean, place
+from blocks._fields import as_index
+from blocks._spec import LAYOUTS, Node, ParamSpec, Spec, ValueSpec, join, map_value, shapes
+from blocks.combine import Shared
+
+DTYPES = ("float32", "float64")
+
+
+def infer(
+    block: Block,
+    input_shape: Any,
+    *,
+    layout: str = "channels_last",
+    dtype: str = "float32",
+) -> Node:
+    """Work out every size of a network, forward from its input.
+
+    Args:
+        block: the network.
+        input_shape: sizes without the batch axis; None for an axis of any length; a tuple of
+            shapes for a network that takes a tuple.
+        layout: which axis spatial blocks treat as channels, "channels_last" or "channels_first".
+        dtype: of parameters and values, "float32" or "float64".
+
+    Raises:
+        ShapeError: if blocks do not fit together, with the path and a repair.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Dense(10), (20,)).out_spec.shape
+    (10,)
+    """
+    if not isinstance(block, Block):
+        raise FieldError(f"infer needs a block, got {block!r}.")
+    check_word("layout", layout, LAYOUTS)
+    check_word("dtype", dtype, DTYPES)
+    return Inference(dtype).run(block, input_spec(input_shape, dtype, layout))
+
+
+def check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        words = ", ".join(map(repr, known))
+        raise FieldError(
+            f"{name} must be one of {words}, got {value!r}.{did_you_mean(str(value), known)}"
+        )
+
+
+def input_spec(shape: Any, dtype: str, layout: str) -> ValueSpec:
+    """A spec from a shape as users write it."""
+    if not isinstance(shape, (tuple, list)):
+        number = as_index(shape)
+        hint = f" Write ({number},)." if number is not None else ""
+        raise FieldError(f"input_shape must be a tuple of sizes, got {shape!r}.{hint}")
+    if shape and all(isinstance(s, (tuple, list)) for s in shape):
+        return tuple(input_spec(s, dtype, layout) for s in shape)
+    sizes = tuple(None if s is None else as_index(s) for s in shape)
+    if any(s is not None and (n is None or n < 1) for s, n in zip(shape, sizes, strict=True)):
+        raise FieldError(f"input_shape must hold positive ints or None, got {tuple(shape)!r}.")
+    return Spec(sizes, dtype, layout)
+
+
+@dataclass
+class Frame:
+    """A block on its way to be a node; the wiring is a combinator's running `connect`."""
+
+    name: str
+    path: str
+    home: str
+    block: Block
+    form: Any
+    x: ValueSpec
+    shared: str
+    wiring: Wiring | None
+    children: list[Node] = field(default_factory=list)
+
+    def node(self, out: ValueSpec, **facts: Any) -> Node:
+        names = self.name, self.path, self.home
+        blocks = self.block, self.form
+        children = tuple(self.children)
+        return Node(*names, *blocks, self.x, out, children=children, shared=self.shared, **facts)
+
+
+class Inference:
+    """One run of `infer`."""
+
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+        self.shared: dict[str, tuple[str, Block]] = {}  # name -> path and block of the first use
+        self.specs: dict[str, ParamSpec] = {}  # canonical path -> spec
+        self.origins: dict[int, Node] = {}  # id of a spec -> the leaf that made it
+
+    def run(self, block: Block, x: ValueSpec) -> Node:
+        stack = [self.enter(block, "", "", "", x)]
+        sent: ValueSpec = None
+        while True:
+            frame = stack[-1]
+            try:
+                if frame.wiring is None:
+                    node = self.leaf(frame)
+                else:
+                    name, child, spec = frame.wiring.send(sent)
+                    path, home = join(frame.path, name), join(frame.home, name)
+                    stack.append(self.enter(child, name, path, home, spec))
+                    sent = None
+                    continue
+            except StopIteration as stop:
+                node = frame.node(stop.value, resolved=frame.form.resolve(stop.value))
+            except ShapeError as error:
+                raise self.explain(error, stack[-1]) from None
+            stack.pop()
+            if not stack:
+                return node
+            stack[-1].children.append(node)
+            sent = node.out_spec
+
+    def enter(self, block: Block, name: str, path: str, home: str, x: ValueSpec) -> Frame:
+        form, shared = block, ""
+        while (inner := form.expand()) is not None:
+            if isinstance(form, Shared):
+                home, first = self.shared.setdefault(form.key, (path, inner))
+                if first != inner:
+                    raise FieldError(
+                        f"Shared({form.key!r}) holds {inner!r} {place(path)}, "
+                        f"but {first!r} {place(home)}. Give one of them another name."
+                    )
+                shared = form.key
+            form = inner
+        wiring = form.connect(x) if isinstance(form, Combinator) else None
+        return Frame(name, path, home, block, form, x, shared, wiring)
+
+    def leaf(self, frame: Frame) -> Node:
+        leaf = frame.form
+        if isinstance(frame.x, tuple) and not leaf.takes_tuple:
+            raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
+        out = leaf.out_spec(frame.x)
+        params = {k: replace(p, dtype=self.dtype) for k, p in leaf.param_specs(frame.x).items()}
+        self.tie(frame, params)
+        node = frame.node(out, params=params, resolved=leaf.resolve(frame.x))
+        map_value(lambda spec: self.origins.setdefault(id(spec), node), out)
+        return node
+
+    def tie(self, frame: Frame, params: dict[str, ParamSpec]) -> None:
+        """Refuse a shared block whose parameters would need another shape at a later use."""
+        for name, spec in params.items():
+            first = self.specs.setdefault(join(frame.home, name), spec)
+            if first != spec:
+                raise ShapeError(
+                    f"shares {name} with {frame.home!r}, where it has shape {first.shape}, "
+                    f"but needs {spec.shape} here",
+                    fix="Use blocks of its own here, or bring the input to the same size.",
+                )
+
+    def explain(self, error: ShapeError, frame: Frame) -> ShapeError:
+        """The same error with block, path, the origin of its values, and the repair."""
+        values = {"": frame.x} if error.values is None else error.values
+        lines = [f"{type(frame.block).__name__} {place(frame.path)} {error.fact}."]
+        lines.append("  " + ", ".join(self.origin(*item) for item in values.items()) + ".")
+        last = self.origins.get(id(list(values.values())[-1]))
+        fix = error.fix if isinstance(error.fix, str) else error.fix(last and last.form)
+        if fix:
+            lines.append(f"  {fix}")
+        error.args = ("\n".join(lines),)
+        error.path, error.block = frame.path, frame.block
+        return error
+
+    def origin(self, label: str, spec: ValueSpec) -> str:
+        """Where a value came from, in words."""
+        made = self.origins.get(id(spec))
+        if label:
+            by = f" from {made.block!r} {place(made.path)}" if made else ""
+            return f"{label} {shapes(spec)}{by}"
+        if made is None:
+            return f"{shapes(spec)} is the input of the network"
+        return (
+            f"{shapes(spec)} is the output of {type(made.block).__name__} {place(made.path)}, "
+            f"from {shapes(made.in_spec)}"
+        )

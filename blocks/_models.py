@@ -1,0 +1,235 @@
+"""The verbs on models: from nodes to native models and listings, and numbers in and out of them.
+
+A native model carries nothing of isoblocks. Which node it was lowered from is remembered here for as
+long as the model lives; for a model that came from elsewhere (a copy, a merge of a split), the verbs
+take its `node`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from blocks._backends import find_backend
+from blocks._block import Block
+from blocks._errors import BlockError, FieldError, ShapeError
+from blocks._infer import infer
+from blocks._params import Params, check_params, init
+from blocks._spec import Node, ValueSpec, leaves, map_value, shapes
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a model: the node, its backend, and where the parameters live."""
+
+    node: Node
+    backend: Any
+    bindings: tuple[Any, ...]
+
+
+ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+
+
+def lower(
+    network: Node | Block,
+    backend: str,
+    *,
+    params: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    init: str = "shared",
+    input_shape: Any = None,
+    **options: Any,
+) -> Any:
+    """The network as a native model of a backend.
+
+    Args:
+        network: a node, or a block together with `input_shape` and the options of `infer`.
+        backend: "torch", "keras", "flax", "numpy", or another that is installed.
+        params: canonical parameters; drawn from `seed` if left out.
+        seed: of the first parameters.
+        init: "shared" for the same first parameters on every backend, "native" for the framework's
+            own.
+
+    Returns:
+        An `nn.Module`, `keras.Model`, `nnx.Module` or `numpy_modules.Layer`.
+
+    >>> import blocks as bl
+    >>> model = bl.lower(bl.Dense(3), "numpy", input_shape=(2,), seed=1)
+    >>> bl.apply(model, np.ones((4, 2))).shape
+    (4, 3)
+    """
+    node = as_node(network, input_shape, options)
+    if init not in ("shared", "native"):
+        raise FieldError(f"init must be 'shared' or 'native', got {init!r}.")
+    if init == "native" and params is not None:
+        raise FieldError("init='native' leaves the parameters to the backend; drop params=.")
+    adapter = find_backend(backend)
+    arrays = None if init == "native" else first_params(node, params, seed)
+    program = adapter.program(node)
+    model = adapter.build(program, seed)
+    ORIGINS[model] = Origin(node, adapter, program.bindings)
+    if arrays is not None:
+        write(model, ORIGINS[model], arrays)
+    return model
+
+
+def first_params(node: Node, params: Mapping[str, np.ndarray] | None, seed: int) -> Params:
+    return init(node, seed) if params is None else check_params(node, params)
+
+
+def source(
+    network: Node | Block, backend: str, *, input_shape: Any = None, **options: Any
+) -> str:
+    """The network as code that runs with the framework alone and defines `model`.
+
+    >>> import blocks as bl
+    >>> print(bl.source(bl.Sequential(bl.Dense(3), bl.ReLU()), "torch", input_shape=(2,)))
+    from torch import nn
+    <BLANKLINE>
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    <BLANKLINE>
+    """
+    adapter = find_backend(backend)
+    return adapter.source(adapter.program(as_node(network, input_shape, options)))
+
+
+def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:
+    """A node as it is, or a block inferred at a shape."""
+    if isinstance(network, Node):
+        if input_shape is not None or options:
+            raise FieldError("a node has its input_shape and options already; leave them out.")
+        return network
+    if input_shape is None:
+        raise FieldError(
+            f"{type(network).__name__} is a block: give its input_shape=, or a node from infer."
+        )
+    return infer(network, input_shape, **options)
+
+
+def origin(model: Any, node: Node | None = None) -> Origin:
+    """Where a model came from; by its node for one that was not made by `lower`."""
+    model_or_inner = getattr(model, "_orig_mod", model)  # torch.compile keeps the module there
+    known = ORIGINS.get(model_or_inner)
+    if known is not None:
+        return known
+    if node is None:
+        raise BlockError(
+            f"this {type(model).__name__} was not made by lower, so its blocks are unknown. "
+            "Give the node that it belongs to: node=..."
+        )
+    package = next(c.__module__.partition(".")[0] for c in type(model).__mro__[:-1][::-1])
+    adapter = find_backend({"backends": "numpy"}.get(package, package))
+    return Origin(node, adapter, adapter.program(node).bindings)
+
+
+def params_of(model: Any, *, node: Node | None = None) -> Params:
+    """The parameters of a model in canonical form, as copies.
+
+    >>> import blocks as bl
+    >>> model = bl.lower(bl.Dense(3), "numpy", input_shape=(2,))
+    >>> {path: array.shape for path, array in bl.params_of(model).items()}
+    {'kernel': (2, 3), 'bias': (3,)}
+    """
+    known = origin(model, node)
+    inner = getattr(model, "_orig_mod", model)
+    return {b.path: b.to_canonical(known.backend.read(inner, b)) for b in known.bindings}
+
+
+def load_params(
+    model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None
+) -> None:
+    """Set all parameters of a model; raises `ParamError` with every mismatch, then sets none."""
+    known = origin(model, node)
+    write(getattr(model, "_orig_mod", model), known, check_params(known.node, params))
+
+
+def write(model: Any, known: Origin, arrays: Params) -> None:
+    for binding in known.bindings:
+        known.backend.write(model, binding, binding.to_native(arrays[binding.path]))
+
+
+def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = None) -> Any:
+    """The output of a model: NumPy in, NumPy out, whatever the backend.
+
+    Args:
+        model: any model made by `lower`.
+        x: a batch as an array with the batch axis first, or a tuple of arrays. It is converted to
+            the model's dtype.
+        training: whether blocks behave as in training: Dropout drops, BatchNorm uses the batch's
+            statistics and moves the running ones.
+
+    Raises:
+        ShapeError: if the batch does not have the shape that the network was inferred for.
+    """
+    known = origin(model, node)
+    return known.backend.forward(model, batch(known.node, x), training)
+
+
+def gradients(
+    model: Any, x: Any, cotangent: Any, *, training: bool = False, node: Node | None = None
+) -> dict[str, Any]:
+    """Gradients of sum(cotangent * output), for the input and every trainable parameter.
+
+    Args:
+        model, x, training: as in `apply`.
+        cotangent: an array of the output's shape, or a tuple of arrays.
+
+    Returns:
+        {"input": ..., "0/kernel": ..., ...} in canonical form.
+    """
+    known = origin(model, node)
+    inner = getattr(model, "_orig_mod", model)
+    x = batch(known.node, x)
+    weight = fitted(cotangent, known.node.out_spec, "the cotangent", leaves(x)[0].shape[0])
+    dx, native = known.backend.gradients(inner, x, weight, training, known.bindings)
+    canonical = {
+        b.path: b.to_canonical(native[b.path]) for b in known.bindings if b.spec.trainable
+    }
+    return {"input": dx, **canonical}
+
+
+def batch(node: Node, x: Any) -> Any:
+    """A batch in the node's dtype; raises `ShapeError` if it does not fit the network's input."""
+    return fitted(x, node.in_spec, "the network", None)
+
+
+def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
+    """Arrays of the spec's dtype, all with one batch size."""
+    if isinstance(spec, tuple) != isinstance(value, tuple) or (
+        isinstance(spec, tuple) and len(spec) != len(value)
+    ):
+        got = f"a tuple of {len(value)}" if isinstance(value, tuple) else "one array"
+        wanted = f"a tuple of {len(spec)}" if isinstance(spec, tuple) else "one array"
+        raise ShapeError(f"{what} takes {wanted}, got {got}.")
+
+    def fit(spec: Any, value: Any) -> np.ndarray:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise FieldError(f"{what} takes numbers, got dtype {array.dtype}.")
+        sizes = zip(spec.shape, array.shape[1:], strict=False)
+        if array.ndim != spec.rank + 1 or any(n not in (None, m) for n, m in sizes):
+            raise ShapeError(batch_fact(spec, array.shape, what))
+        return array.astype(spec.dtype, copy=False)
+
+    arrays = map_value(fit, spec, value)
+    sizes = {len(a) for a in leaves(arrays)} | ({size} if size is not None else set())
+    if len(sizes) > 1:
+        raise ShapeError(f"{what} needs one batch size, got {sorted(sizes)}.")
+    return arrays
+
+
+def batch_fact(spec: Any, shape: tuple[int, ...], what: str) -> str:
+    """What is wrong with a batch, and the commonest cause."""
+    wanted = "(batch, " + ", ".join("any" if n is None else str(n) for n in spec.shape) + ")"
+    fact = f"{what} takes an array {wanted.replace(', )', ',)')}, got {shape}."
+    swapped = {"channels_last": "channels_first", "channels_first": "channels_last"}
+    if shape == spec.shape:
+        return f"{fact}\n  The batch axis is missing: write x[None] for a batch of one."
+    other = spec.in_layout(swapped[spec.layout])
+    if shape[1:] == other.shape != spec.shape:
+        return f"{fact}\n  This looks like {swapped[spec.layout]}; the network is {spec.layout}."
+    return f"{fact}\n  Bring the batch to {shapes(spec)} after its first axis."

@@ -1,0 +1,133 @@
+"""Sizes of windows that slide: the arithmetic of convolution and pooling, in one place."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from blocks._errors import ShapeError
+from blocks._spec import Shape, Size, Spec, shapes
+
+Pair: TypeAlias = tuple[int, int]
+Pairs: TypeAlias = tuple[Pair, ...]
+
+
+def span(kernel: int, dilation: int) -> int:
+    """How many cells a dilated kernel covers."""
+    return (kernel - 1) * dilation + 1
+
+
+def same_pair(size: Size, kernel: int, stride: int, dilation: int) -> Pair:
+    """Padding that makes ceil(size / stride) windows; the odd cell goes to the end.
+
+    That is the rule of TensorFlow, Keras and Flax. With stride 1 it does not depend on the size.
+    """
+    covered = span(kernel, dilation)
+    if size is None:
+        if stride > 1:
+            raise ShapeError(
+                f"needs a known size for padding='same' with stride {stride}, got any length",
+                fix="Give the size, or write the padding as pairs.",
+            )
+        total = covered - 1
+    else:
+        windows = -(-size // stride)
+        total = max((windows - 1) * stride + covered - size, 0)
+    return total // 2, total - total // 2
+
+
+def resolve_padding(
+    x: Spec,
+    padding: str | Pairs,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Pairs:
+    """Padding as a (before, after) pair for each spatial axis of `x`."""
+    if padding == "valid":
+        return ((0, 0),) * len(kernel_size)
+    if padding == "same":
+        windows = zip(x.spatial, kernel_size, stride, dilation, strict=True)
+        return tuple(same_pair(*window) for window in windows)
+    return padding  # type: ignore[return-value]
+
+
+def windows(
+    x: Spec,
+    padding: str | Pairs,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> dict[str, Any]:
+    """What rules need to know of a window: its padding as pairs, and whether that is "same"."""
+    pairs = resolve_padding(x, padding, kernel_size, stride, dilation)
+    sliding = zip(x.spatial, kernel_size, stride, dilation, strict=True)
+    same = padding == "same" or all(
+        (size is not None or step == 1) and same_pair(size, kernel, step, gap) == pair
+        for (size, kernel, step, gap), pair in zip(sliding, pairs, strict=True)
+    )
+    return {"padding": pairs, "same": same}
+
+
+def slide(
+    x: Spec,
+    padding: Pairs,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Shape:
+    """Spatial sizes of a window slid over `x`: floor((size + pads - span) / stride) + 1."""
+    sizes: list[Size] = []
+    windows = zip(x.spatial_axes, x.spatial, padding, kernel_size, stride, dilation, strict=True)
+    for axis, size, pair, kernel, step, gap in windows:
+        if size is None:
+            sizes.append(None)
+            continue
+        padded, covered = size + sum(pair), span(kernel, gap)
+        if padded < covered:
+            dilated = f" with dilation {gap} covers {covered} cells" if gap > 1 else ""
+            raise ShapeError(
+                f"has a kernel larger than its input: kernel {kernel}{dilated}, "
+                f"but axis {axis} of {shapes(x)} has {size}"
+                + (f" + {sum(pair)} of padding" if sum(pair) else ""),
+                fix=f"Use a kernel_size of at most {(padded - 1) // gap + 1} along that axis, "
+                "or padding='same'.",
+            )
+        sizes.append((padded - covered) // step + 1)
+    return tuple(sizes)
+
+
+def need_spatial(x: Spec, rank: int) -> None:
+    """Refuse an input that has not `rank` spatial axes and channels."""
+    if x.rank != rank + 1:
+        axes = "axis" if rank == 1 else "axes"
+        raise ShapeError(
+            f"needs {rank} spatial {axes} and channels, got {shapes(x)}",
+            fix=lambda made: rank_repair(x, rank, type(made).__name__),
+        )
+
+
+def rank_repair(x: Spec, rank: int, made: str) -> str:
+    if made == "Flatten":
+        return "Move Flatten after the last Conv."
+    if 2 <= x.rank <= 4:
+        return f"Use a kernel_size of length {x.rank - 1}."
+    return f"Give it an input with {rank + 1} axes, the batch not counted."
+
+
+def need_known(x: Spec, size: Size, what: str) -> int:
+    """The size as an int; refuse "any length" where a parameter's shape needs a number."""
+    if size is None:
+        raise ShapeError(
+            f"needs a known number of {what}, got any length in {shapes(x)}",
+            fix="Give that size to infer.",
+        )
+    return size
+
+
+def check_stated(block_name: str, stated: int | None, actual: int) -> None:
+    """Refuse an input whose number of features is not the one that the user stated."""
+    if stated is not None and stated != actual:
+        raise ShapeError(
+            f"states in_features={stated}, but its input has {actual}",
+            fix=f"Write in_features={actual}, or leave it out: it is inferred.",
+        )

@@ -1,0 +1,175 @@
+"""What `infer` produces: the spec of a value, the spec of a parameter, and the node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from blocks._block import Block
+    from blocks.initializers import Init
+
+Size: TypeAlias = int | None
+Shape: TypeAlias = tuple[Size, ...]
+
+LAYOUTS = ("channels_last", "channels_first")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape (without the batch axis), dtype and layout of one tensor.
+
+    The layout says which axis spatial blocks treat as channels: the last, or the first.
+
+    >>> x = Spec((8, 6, 3))
+    >>> x.channels, x.spatial
+    (3, (8, 6))
+    >>> x.in_layout("channels_first").shape
+    (3, 8, 6)
+    """
+
+    shape: Shape
+    dtype: str = "float32"
+    layout: str = "channels_last"
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def channel_axis(self) -> int:
+        """Index of the channel axis in `shape`."""
+        return self.rank - 1 if self.layout == "channels_last" else 0
+
+    @property
+    def channels(self) -> Size:
+        return self.shape[self.channel_axis]
+
+    @property
+    def spatial(self) -> Shape:
+        """The sizes of all axes but the channels."""
+        axis = self.channel_axis
+        return self.shape[:axis] + self.shape[axis + 1 :]
+
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        return tuple(i for i in range(self.rank) if i != self.channel_axis)
+
+    def with_shape(self, shape: Shape) -> Spec:
+        return replace(self, shape=tuple(shape))
+
+    def with_channels(self, channels: Size, spatial: Shape | None = None) -> Spec:
+        """The same tensor with other channels and, where given, other spatial sizes."""
+        spatial = self.spatial if spatial is None else tuple(spatial)
+        last = self.layout == "channels_last"
+        return self.with_shape((*spatial, channels) if last else (channels, *spatial))
+
+    def in_layout(self, layout: str) -> Spec:
+        """The same tensor with its channel axis where `layout` wants it."""
+        return replace(self, layout=layout).with_channels(self.channels, self.spatial)
+
+
+# A value is a tensor or a tuple of tensors.
+ValueSpec: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """Shape and initialiser of one parameter in canonical form.
+
+    A parameter that is not trainable is running state: carried, saved and compared, but never
+    given a gradient.
+    """
+
+    shape: tuple[int, ...]
+    init: Init
+    trainable: bool = True
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Node:
+    """A block at known sizes, made by `infer`.
+
+    Attributes:
+        name: the last part of the path; "" for the root.
+        path: where the block stands in the network: "encoder/0".
+        home: the path under which its parameters live. It differs from `path` only inside the
+            second and later uses of a `Shared` block.
+        block: the block as it was written.
+        form: the leaf or combinator that `block` stands for: itself, unless it has an `expand`.
+        in_spec, out_spec: what goes in and comes out.
+        params: canonical parameter name to its spec.
+        resolved: what the block worked out from its input, such as padding as pairs.
+        children: the nodes inside.
+        shared: the name that a `Shared` block gave it, or "".
+    """
+
+    name: str
+    path: str
+    home: str
+    block: Block
+    form: Block
+    in_spec: ValueSpec
+    out_spec: ValueSpec
+    params: Mapping[str, ParamSpec] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    children: tuple[Node, ...] = ()
+    shared: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of parameters and values."""
+        return leaves(self.in_spec)[0].dtype
+
+    def walk(self) -> Iterator[Node]:
+        """All nodes, parents before children, in the order of the program."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
+
+    def param_specs(self) -> dict[str, ParamSpec]:
+        """Canonical path of every parameter below this node to its spec; shared ones once."""
+        return {
+            join(node.home, name): spec
+            for node in self.walk()
+            for name, spec in node.params.items()
+        }
+
+    def __repr__(self) -> str:
+        where = self.path or "/"
+        return f"<Node {where} {type(self.block).__name__} {shapes(self.in_spec)} -> {shapes(self.out_spec)}>"
+
+
+def join(path: str, name: str) -> str:
+    """Join two parts of a path; the root's path is empty."""
+    return f"{path}/{name}" if path else name
+
+
+def shapes(value: ValueSpec) -> str:
+    """The shape of a value, for people: "(8, 8, 3)", or "((4,), (4,))" for a tuple."""
+    if isinstance(value, tuple):
+        return "(" + ", ".join(shapes(v) for v in value) + ")"
+    return str(value.shape)
+
+
+def leaves(value: Any) -> tuple[Any, ...]:
+    """The tensors of a value, in order: itself alone, or the members of the tuple."""
+    if isinstance(value, tuple):
+        return tuple(leaf for v in value for leaf in leaves(v))
+    return (value,)
+
+
+def map_value(function: Any, value: Any, *others: Any) -> Any:
+    """Apply a function to each tensor of a value, keeping the tuples."""
+    if isinstance(value, tuple):
+        return tuple(map_value(function, *vs) for vs in zip(value, *others, strict=True))
+    return function(value, *others)

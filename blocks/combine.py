@@ -1,0 +1,310 @@
+"""Combinators: blocks made of blocks."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+from blocks import _fields as fields
+from blocks._block import Block, Combinator, Composite, Wiring, block
+from blocks._errors import FieldError, ShapeError
+from blocks._spec import ValueSpec, shapes
+
+# A repair that depends on the block which made the last of the values.
+Repair: TypeAlias = Callable[[Any], str]
+
+ELEMENTWISE_MERGES = ("add", "multiply", "mean", "max")
+MERGES = (*ELEMENTWISE_MERGES, "concat", "stack", "tuple")
+
+
+def a_block(block: Any, label: str, value: Any) -> Block:
+    """Accept a block; a class or anything else is a slip that is easily said."""
+    if isinstance(value, Block):
+        return value
+    hint = f"Write {value.__name__}(...)." if isinstance(value, type) else ""
+    raise fields.refuse(label, "a block", value, hint)
+
+
+@block
+class Container(Combinator):
+    """What `Sequential` and `Parallel` share: children by position or by name."""
+
+    blocks: tuple[Block, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @staticmethod
+    def collect(label: str, blocks: Sequence[Any], named: dict[str, Any]) -> tuple[Any, Any]:
+        """Children and their names: a position is its index, a keyword is its word."""
+        children = [a_block(None, f"{label}[{i}]", b) for i, b in enumerate(blocks)]
+        for name, child in named.items():
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise FieldError(f"{label} has a child named {name!r}; use a Python name.")
+            children.append(a_block(None, f"{label}.{name}", child))
+        names = (*map(str, range(len(blocks))), *named)
+        return tuple(children), names
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.blocks)
+
+    def __getitem__(self, key: int | str) -> Block:
+        return self.blocks[self.names.index(key) if isinstance(key, str) else key]
+
+    def shown_children(self) -> list[str]:
+        return [
+            repr(child) if name.isdigit() else f"{name}={child!r}"
+            for name, child in zip(self.names, self.blocks, strict=True)
+        ]
+
+
+@block
+class Sequential(Container):
+    """One block after the other.
+
+        y = block_n(... block_1(block_0(x)))
+
+    Children are named by position, or by keyword: `Sequential(encoder=..., head=Dense(10))` has
+    the parameter `head/kernel`. Without children it is the identity.
+
+    Shape: that of the last block.
+
+    >>> import blocks as bl
+    >>> net = bl.Sequential(bl.Dense(256), bl.ReLU(), bl.Dense(10))
+    >>> len(net), net[2]
+    (3, Dense(features=10))
+    >>> bl.infer(net, (20,)).out_spec.shape
+    (10,)
+    """
+
+    def __init__(self, *blocks: Block, **named: Block):
+        children, names = self.collect("Sequential", blocks, named)
+        object.__setattr__(self, "blocks", children)
+        object.__setattr__(self, "names", names)
+
+    def connect(self, x: ValueSpec) -> Wiring:
+        for name, child in zip(self.names, self.blocks, strict=True):
+            x = yield name, child, x
+        return x
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(self.shown_children())})"
+
+
+@block
+class Parallel(Container):
+    """Every branch receives the same input, and their outputs are merged.
+
+        y = merge(branch_0(x), branch_1(x), ...)
+
+    Shape: "add", "multiply", "mean" and "max" work number by number and need equal shapes, which
+        they keep; "concat" joins along `axis` and needs all other sizes equal; "stack" puts equal
+        shapes along a new axis; "tuple" keeps the outputs apart as a tuple.
+    Fields:
+        merge: how the outputs are joined. Where several are largest, "max" sends the gradient to
+            one of them or splits it, as the framework does.
+        axis: of "concat" (the channels of the layout if left out) or "stack" (the new axis, 0 if
+            left out); counted without the batch axis, negative from the end.
+    Differs: torch's cat and stack default to the batch axis, Keras's Concatenate to the last.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Parallel(bl.Dense(16), bl.Dense(8)), (20,)).out_spec.shape
+    (24,)
+    """
+
+    fork = True
+
+    merge: str = "concat"
+    axis: int | None = None
+
+    def __init__(
+        self, *branches: Block, merge: str = "concat", axis: int | None = None, **named: Block
+    ):
+        children, names = self.collect("Parallel", branches, named)
+        if not children:
+            raise FieldError("Parallel needs at least one branch, got none.")
+        object.__setattr__(self, "blocks", children)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "merge", MERGE(self, "Parallel.merge", merge))
+        object.__setattr__(self, "axis", AXIS(self, "Parallel.axis", axis))
+        if axis is not None and merge not in ("concat", "stack"):
+            raise FieldError(f"Parallel.axis={axis} has no meaning for merge={merge!r}.")
+
+    def connect(self, x: ValueSpec) -> Wiring:
+        outputs = {}
+        for name, child in zip(self.names, self.blocks, strict=True):
+            outputs[name] = yield name, child, x
+        return merge_specs(self, outputs)
+
+    def resolve(self, y: ValueSpec) -> dict[str, Any]:
+        return merge_axis(self, y)
+
+    def why_one_shape(self) -> str:
+        return f"merges its branches by {self.merge!r}, so all need one shape"
+
+    def repair(self, outputs: dict[str, Any]) -> str:
+        return f"Make every branch end in {shapes(next(iter(outputs.values())))}."
+
+    def __repr__(self) -> str:
+        shown = self.shown_children()
+        shown += [f"merge={self.merge!r}"] if self.merge != "concat" else []
+        shown += [f"axis={self.axis}"] if self.axis is not None else []
+        return f"Parallel({', '.join(shown)})"
+
+
+MERGE = fields.choice(MERGES).metadata["convert"]
+AXIS = fields.axis(None, optional=True).metadata["convert"]
+
+
+@block
+class Residual(Combinator):
+    """The input, or its shortcut, merged with what the body makes of it.
+
+        y = merge(shortcut(x), body(x)), with shortcut(x) = x if there is none
+
+    Shape: that of the body; it must equal the shortcut's, except for "concat". (He et al. 2016.)
+    Fields:
+        body: the block around which the input goes.
+        shortcut: a block on the way around, such as a Conv with a kernel of ones.
+        merge: "add", "multiply", "mean", "max", or "concat" along the channels, input first.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Residual(bl.Dense(7)), (7,)).out_spec.shape
+    (7,)
+    """
+
+    fork = True
+    axis: ClassVar[int | None] = None
+
+    body: Block = fields.converted(a_block)
+    shortcut: Block | None = fields.converted(
+        lambda block, label, value: None if value is None else a_block(block, label, value), None
+    )
+    merge: str = fields.choice((*ELEMENTWISE_MERGES, "concat"), "add")
+
+    def connect(self, x: ValueSpec) -> Wiring:
+        shortcut = x
+        if self.shortcut is not None:
+            shortcut = yield "shortcut", self.shortcut, x
+        body = yield "body", self.body, x
+        return merge_specs(self, {self.other: shortcut, "body": body})
+
+    def resolve(self, y: ValueSpec) -> dict[str, Any]:
+        return merge_axis(self, y)
+
+    @property
+    def other(self) -> str:
+        return "input" if self.shortcut is None else "shortcut"
+
+    def why_one_shape(self) -> str:
+        verb = {
+            "add": "adds its body to",
+            "multiply": "multiplies its body with",
+            "mean": "averages its body with",
+            "max": "takes the larger of its body and",
+        }[self.merge]
+        return f"{verb} its {self.other}, so both need one shape"
+
+    def repair(self, outputs: dict[str, Any]) -> Repair:
+        """Name the features to set, or the shortcut to add, if that is all that is wrong."""
+        wanted, body = outputs.values()
+
+        def fix(block: Any) -> str:
+            if body.rank != wanted.rank or not hasattr(block, "features"):
+                return f"Make the body end in {shapes(wanted)}."
+            plain = type(block).layout_role == "plain"
+            features = wanted.shape[-1] if plain else wanted.channels
+            reached = block.features
+            if plain and body.shape[:-1] != wanted.shape[:-1]:
+                return f"Make the body end in {shapes(wanted)}."
+            if not plain and body.spatial != wanted.spatial:
+                return "Keep the spatial sizes in the body, or add a shortcut with the same stride."
+            window = "" if plain else f", kernel_size={(1,) * (body.rank - 1)}"
+            shortcut = f"{type(block).__name__}(features={reached}{window})"
+            return f"Set features={features}, or add shortcut={shortcut}."
+
+        return fix
+
+
+@block
+class Shared(Composite):
+    """Every use of the name is one set of parameters.
+
+    The second and later uses must hold the same block. Their parameters have the path of the first.
+
+    Shape: that of the block.
+
+    >>> import blocks as bl
+    >>> layer = bl.Shared("tied", bl.Dense(5))
+    >>> list(bl.infer(bl.Sequential(layer, bl.ReLU(), layer), (5,)).param_specs())
+    ['0/kernel', '0/bias']
+    """
+
+    key: str = fields.converted(lambda block, label, value: shared_key(label, value))
+    block: Block = fields.converted(a_block)
+
+    def expand(self) -> Block:
+        return self.block
+
+
+def shared_key(label: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value):
+        raise fields.refuse(label, "a Python name", value)
+    return value
+
+
+def merge_axis(fork: Parallel | Residual, y: ValueSpec) -> dict[str, Any]:
+    """The axis along which outputs were joined or stacked, counted in the output's shape."""
+    if fork.merge == "concat":
+        return {"axis": concat_axis(fork.axis, y)}
+    if fork.merge == "stack":
+        return {"axis": (fork.axis or 0) % y.rank}
+    return {}
+
+
+def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> ValueSpec:
+    """The spec of merged outputs; raises `ShapeError` if they do not go together."""
+    specs = tuple(outputs.values())
+    if fork.merge == "tuple":
+        return specs
+    if any(isinstance(spec, tuple) for spec in specs):
+        raise ShapeError(f"cannot merge tuples by {fork.merge!r}", values=outputs)
+    if fork.merge == "concat":
+        return concat_specs(fork.axis, outputs)
+    first = specs[0]
+    if any(spec.shape != first.shape for spec in specs):
+        raise ShapeError(fork.why_one_shape(), values=outputs, fix=fork.repair(outputs))
+    if fork.merge != "stack":
+        return first
+    where = norm_axis(0 if fork.axis is None else fork.axis, first.rank + 1, first)
+    return first.with_shape((*first.shape[:where], len(specs), *first.shape[where:]))
+
+
+def concat_specs(axis: int | None, outputs: dict[str, Any]) -> ValueSpec:
+    specs = tuple(outputs.values())
+    first = specs[0]
+    where = concat_axis(axis, first)
+    others = {(s.rank, *s.shape[:where], *s.shape[where + 1 :]) for s in specs}
+    if len(others) > 1:
+        raise ShapeError(
+            f"joins its outputs along axis {where}, so all other sizes must be equal",
+            values=outputs,
+        )
+    sizes = [spec.shape[where] for spec in specs]
+    total = None if None in sizes else sum(sizes)
+    return first.with_shape((*first.shape[:where], total, *first.shape[where + 1 :]))
+
+
+def concat_axis(axis: int | None, x: Any) -> int:
+    """The axis of "concat" in the shape of `x`: the channels if none is given."""
+    if x.rank == 0:
+        raise ShapeError("cannot join scalars", fix="Use merge='stack'.")
+    return x.channel_axis if axis is None else norm_axis(axis, x.rank, x)
+
+
+def norm_axis(axis: int, rank: int, x: Any) -> int:
+    if not -rank <= axis < rank:
+        raise ShapeError(f"has axis={axis}, which {shapes(x)} does not have")
+    return axis % rank

@@ -1,0 +1,196 @@
+"""Initialisers: how the first numbers of a parameter are drawn, the same for every backend.
+
+A block's field takes a name ("he_normal") or an instance (`Normal(std=0.02)`). For a canonical
+kernel `(*window, in, out)`: fan_in = window * in, fan_out = window * out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from blocks import _fields as fields
+from blocks._block import Block, block
+from blocks._errors import FieldError, did_you_mean
+
+
+class Initializer(Block):
+    """Draws the first numbers of a parameter."""
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of `shape`, in float64."""
+        raise NotImplementedError
+
+
+Init: TypeAlias = str | Initializer
+
+
+@block
+class Constant(Initializer):
+    """Every element is `value`.
+
+    >>> Constant(3.0).draw(np.random.default_rng(0), (2,))
+    array([3., 3.])
+    """
+
+    value: float = fields.real(0.0)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, self.value)
+
+
+@block
+class Normal(Initializer):
+    """Normal numbers with the given mean and standard deviation.
+
+    >>> Normal(std=0.1).draw(np.random.default_rng(0), (2, 3)).shape
+    (2, 3)
+    """
+
+    std: float = fields.real(0.05, low=0)
+    mean: float = fields.real(0.0)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.normal(self.mean, self.std, shape)
+
+
+@block
+class Uniform(Initializer):
+    """Uniform numbers in [low, high).
+
+    >>> Uniform(0.0, 1.0).draw(np.random.default_rng(0), (4,)).min() >= 0
+    np.True_
+    """
+
+    low: float = fields.real(-0.05)
+    high: float = fields.real(0.05)
+
+    def check(self) -> None:
+        if self.low > self.high:
+            raise FieldError(f"Uniform.low={self.low} is above high={self.high}.")
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.uniform(self.low, self.high, shape)
+
+
+@block
+class VarianceScaling(Initializer):
+    """Zero-mean numbers whose variance is scale / fan, neither truncated nor corrected.
+
+    The names of the field, with their sources: glorot (Glorot and Bengio 2010), scale 1 over the
+    mean of both fans; he (He et al. 2015), scale 2 over fan_in; lecun (LeCun et al. 1998), scale 1
+    over fan_in.
+
+    >>> VarianceScaling(2.0, "fan_in", "normal") == NAMED["he_normal"]
+    True
+    """
+
+    scale: float = fields.real(1.0, low=0, open_low=True)
+    mode: str = fields.choice(("fan_in", "fan_out", "fan_avg"), "fan_avg")
+    distribution: str = fields.choice(("uniform", "normal"), "uniform")
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        fan_in, fan_out = fans(shape)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        std = math.sqrt(self.scale / max(fan, 1))
+        if self.distribution == "normal":
+            return rng.normal(0.0, std, shape)
+        bound = math.sqrt(3) * std
+        return rng.uniform(-bound, bound, shape)
+
+
+@block
+class Orthogonal(Initializer):
+    """A (semi-)orthogonal matrix times `gain`; all axes but the last are rows (Saxe et al. 2014).
+
+    >>> q = Orthogonal().draw(np.random.default_rng(0), (4, 3))
+    >>> np.allclose(q.T @ q, np.eye(3))
+    True
+    """
+
+    gain: float = fields.real(1.0)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        normal = rng.normal(size=(max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(normal)
+        q = q * np.sign(np.diagonal(r))  # makes the draw uniform over orthogonal matrices
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+def frozen(block: Any, label: str, value: Any) -> Any:
+    """Nested tuples of floats, so that a block stays hashable and its repr can be pasted back."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise fields.refuse(label, "an array of numbers", value) from None
+
+    def nest(items: Any) -> Any:
+        return tuple(map(nest, items)) if isinstance(items, list) else items
+
+    return nest(array.tolist())
+
+
+@block
+class Array(Initializer):
+    """Exactly these numbers; the shape must be the parameter's canonical shape.
+
+    >>> Array([[1.0, 2.0]]).draw(np.random.default_rng(0), (1, 2))
+    array([[1., 2.]])
+    """
+
+    values: Any = fields.converted(frozen)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.asarray(self.values, dtype=np.float64)
+        if array.shape != shape:
+            raise FieldError(
+                f"Array initialiser has shape {array.shape}, but its parameter has shape {shape}."
+            )
+        return array
+
+
+NAMED: dict[str, Initializer] = {
+    "zeros": Constant(0.0),
+    "ones": Constant(1.0),
+    "normal": Normal(),
+    "uniform": Uniform(),
+    "orthogonal": Orthogonal(),
+} | {
+    f"{name}_{distribution}": VarianceScaling(scale, mode, distribution)
+    for name, scale, mode in (
+        ("glorot", 1.0, "fan_avg"),
+        ("he", 2.0, "fan_in"),
+        ("lecun", 1.0, "fan_in"),
+    )
+    for distribution in ("uniform", "normal")
+}
+
+
+def initializer(default: str) -> Any:
+    """A block's field: a name of `NAMED` or an `Initializer`."""
+
+    def convert(block: Any, label: str, value: Any) -> Init:
+        if isinstance(value, Initializer) or value in NAMED:
+            return value
+        known = ", ".join(map(repr, NAMED))
+        rule = f"an Initializer or one of {known}"
+        raise fields.refuse(label, rule, value, did_you_mean(str(value), NAMED).strip())
+
+    return fields.converted(convert, default)
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """fan_in and fan_out of a canonical parameter `(*window, in, out)`; a vector has equal fans."""
+    if len(shape) < 2:
+        size = math.prod(shape)
+        return size, size
+    window = math.prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
+
+
+def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw by name or by instance."""
+    return (NAMED[init] if isinstance(init, str) else init).draw(rng, shape)
