@@ -90,6 +90,22 @@ class Program:
     bindings: tuple[Binding, ...]
 
 
+@dataclass(frozen=True)
+class Inexact:
+    """A block that a framework computes in less than float64, by how much, and why."""
+
+    block: type[Block]
+    fields: dict[str, Any]
+    error: float
+    reason: str
+
+    def concerns(self, node: Node) -> bool:
+        form = node.form
+        return type(form) is self.block and all(
+            getattr(form, name) == value for name, value in self.fields.items()
+        )
+
+
 class Rules:
     """The table: exact block type to rule. A subclass of a block has no rule of its own accord."""
 
@@ -97,6 +113,7 @@ class Rules:
         self.backend = backend
         self.table: dict[type[Block], Rule] = {}
         self.refused: dict[type[Block], str] = {}
+        self.inexact: list[Inexact] = []
 
     def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
@@ -117,6 +134,14 @@ class Rules:
     def unsupported(self, block: type[Block], reason: str) -> None:
         """State that this backend cannot express a block, and why."""
         self.refused[block] = reason
+
+    def rounds(self, block: type[Block], to: float, reason: str, **fields: Any) -> None:
+        """State that the framework computes a block, with these fields, no better in float64."""
+        self.inexact.append(Inexact(block, fields, to, reason))
+
+    def precision(self, node: Node) -> list[Inexact]:
+        """What keeps a network from float64 precision on this backend."""
+        return [limit for limit in self.inexact if any(map(limit.concerns, node.walk()))]
 
     def find(self, node: Node) -> Rule:
         """The rule of the block as written, else of what it expands to."""

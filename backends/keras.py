@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,10 @@ rule = Rules("keras")
 
 @dataclass(frozen=True)
 class Op:
-    """A function of the value, with the arguments that follow it."""
+    """A function of the value, with the arguments that follow it; of several values if spread."""
 
     call: Any
+    spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,9 @@ def max_pool(node: Node) -> Any:
 @rule(AvgPool)
 def avg_pool(node: Node) -> Any:
     native = native_padding(node)
-    if native == "valid" or (native == "same" and not node.form.count_include_pad):
+    # Keras's torch engine averages over the padded cells of "same" too.
+    leaves_out = native == "same" and keras.backend.backend() != "torch"
+    if native == "valid" or (leaves_out and not node.form.count_include_pad):
         return pool(node, "AveragePooling", native)
     mean = pipe(zero_padding(node), pool(node, "AveragePooling", "valid"))
     if node.form.count_include_pad:
@@ -163,7 +167,7 @@ def avg_pool(node: Node) -> Any:
         zero_padding(node, "-pad-real"),
         pool(node, "AveragePooling", "valid", suffix="-real"),
     )
-    return Join(("mean", "real"), (mean, real), op("divide"))
+    return Join(("mean", "real"), (mean, real), Op(call("ops.divide"), spread=True))
 
 
 def pool(node: Node, function: str, padding: str, suffix: str = "") -> Any:
@@ -309,6 +313,17 @@ def pipe(*steps: Any) -> Any:
 
 
 
+# Where Keras loses float64
+
+if keras.backend.backend() == "tensorflow":
+    rule.rounds(Activation, 1e-7, "TensorFlow takes the slope as a float32", kind="leaky_relu")
+    rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu")
+    rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu_tanh")
+else:
+    for norm in (BatchNorm, LayerNorm, GlobalAvgPool):
+        rule.rounds(norm, 1e-5, "Keras computes means in float32 on this engine")
+
+
 @dataclass(frozen=True)
 class Statement:
     """`target = callee(source)`; a bare value if there is no callee, a layer alone if no source."""
@@ -324,18 +339,21 @@ class Statement:
         if isinstance(self.callee, Op):
             native = self.callee.call
             arguments = evaluate(dict((*native.kwargs, *native.implied)), namespace)
-            return evaluate(Name(native.function), namespace)(source, **arguments)
+            values = source if self.callee.spread else [source]
+            return evaluate(Name(native.function), namespace)(*values, **arguments)
         made = values.get(self.callee) if isinstance(self.callee, str) else None
         made = evaluate(self.callee, namespace) if made is None else made
         return made if self.source is None else made(source)
 
     def code(self) -> str:
+        if isinstance(self.callee, Op):
+            source = as_name(self.source)
+            args = tuple(source) if self.callee.spread else (source,)
+            native = replace(self.callee.call, args=args)
+            return render(native, prefix=f"{self.target} = ")
         source = code_of(self.source)
         if self.callee is None:
             return f"{self.target} = {source}"
-        if isinstance(self.callee, Op):
-            native = replace(self.callee.call, args=(as_name(self.source),))
-            return render(native, prefix=f"{self.target} = ")
         if isinstance(self.callee, str):
             return f"{self.target} = {self.callee}({source})"
         return render(
@@ -491,20 +509,22 @@ class KerasBackend(Backend):
     def trainer(
         self, model: Any, loss: str, optimizer: SGD
     ) -> Callable[[np.ndarray, np.ndarray], float]:
-        native = keras.optimizers.SGD(
-            optimizer.learning_rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov
-        )
-        model.compile(optimizer=native, loss=LOSSES[loss]())
+        dtype = model.dtype
+        with self.engine.precision(dtype), policy(dtype):
+            native = keras.optimizers.SGD(
+                optimizer.learning_rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov
+            )
+            model.compile(optimizer=native, loss=LOSSES[loss](dtype=dtype))
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
-            with self.engine.precision(x.dtype):
+            with self.engine.precision(dtype), policy(dtype):
                 return float(model.train_on_batch(x, y))
 
         return step
 
 
-LOSSES: dict[str, Callable[[], Any]] = {
-    "cross_entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
     "mse": keras.losses.MeanSquaredError,
 }
 
@@ -529,13 +549,15 @@ def tensor(array: np.ndarray) -> Any:
 
 @contextmanager
 def policy(dtype: str) -> Iterator[None]:
-    """Make layers of that dtype, then restore the policy that was set."""
-    before = keras.config.dtype_policy()
+    """Make layers and metrics of that dtype, then restore what was set."""
+    before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_dtype_policy(dtype)
+    keras.config.set_floatx(dtype)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
 
 
 backend = KerasBackend()

@@ -19,7 +19,8 @@ from blocks._infer import infer
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._params import count, init
 from blocks._spec import Node, ParamSpec, Spec
-from blocks._train import SGD
+from blocks._parity import parity
+from blocks._train import SGD, accuracy, fit
 from blocks.activation import *
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP

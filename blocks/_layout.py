@@ -172,9 +172,7 @@ class Layout:
             children += self.permutes(node, i, child.in_spec, here, ports[0])
             children.append((yield self.built(child, ports)))
             here = ports[1]
-        return children + self.permutes(
-            node.path, len(node.children), node.out_spec, here, end
-        )
+        return children + self.permutes(node, len(node.children), node.out_spec, here, end)
 
     def fork(self, node: Node, start: str, end: str) -> Generator[Any, Any, list[Node]]:
         children = []

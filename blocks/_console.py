@@ -1,0 +1,30 @@
+"""Terminal output: everything that is shown to a person goes through rich."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+
+def as_text(renderable: Any, width: int = 100) -> str:
+    """What a rich object looks like, as plain text."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def sparkline(values: Any, width: int = 40) -> str:
+    """A curve in one line of text, the mean of each stretch, from its smallest to its largest."""
+    bars = "▁▂▃▄▅▆▇█"
+    size = max(1, -(-len(values) // width))
+    means = [sum(part) / len(part) for part in chunks(list(values), size)]
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    return "".join(bars[round((m - low) / span * (len(bars) - 1))] for m in means)
+
+
+def chunks(values: list[float], size: int) -> list[list[float]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]

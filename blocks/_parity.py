@@ -1,0 +1,326 @@
+"""Parity: is a network the same on every backend? Measured against the reference in float64.
+
+Three levels: what holds whatever the weights are (names, shapes, dtypes, evaluation that does not
+depend on the rest of the batch); outputs, gradients and running statistics with the same parameters;
+the loss over a few steps of training. A control changes one parameter by 1 % and must be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from blocks._backends import find_backend, installed
+from blocks._block import Block
+from blocks._models import apply, as_node, gradients, lower, params_of
+from blocks._params import Params, init
+from blocks._spec import Node, Spec, leaves, map_value
+from blocks._train import SGD, fit
+from blocks.regularisation import Dropout
+
+# Largest difference, as a share of the largest reference value, by dtype of the model.
+TOLERANCES = {
+    "float64": {"outputs": 1e-12, "gradients": 1e-11, "state": 1e-12, "curve": 1e-10},
+    "float32": {"outputs": 2e-6, "gradients": 2e-5, "state": 2e-6, "curve": 2e-5},
+}
+
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One comparison: what was compared, the largest relative difference, where, and the limit."""
+
+    level: str
+    kind: str
+    error: float
+    where: str
+    tolerance: float
+
+    def __bool__(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """All comparisons of one backend; `facts` lists what is wrong whatever the weights are."""
+
+    backend: str
+    differences: tuple[Difference, ...]
+    facts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.facts and all(self.differences)
+
+    def worst(self, level: str) -> Difference | None:
+        """The comparison of a level that comes nearest to its limit, or passes it."""
+        found = [d for d in self.differences if d.level == level]
+        return max(found, key=lambda d: d.error / d.tolerance, default=None)
+
+
+LEVELS = ("outputs", "gradients", "training", "state", "curve")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Parity of a network over backends: true if all agree; prints as a table."""
+
+    node: Node
+    dtype: str
+    backends: tuple[BackendReport, ...]
+    control: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a change of one parameter by 1 % was seen."""
+        return self.control > TOLERANCES[self.dtype]["outputs"]
+
+    def __bool__(self) -> bool:
+        return self.controlled and all(self.backends)
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.table import Table
+
+        table = Table(title=f"Parity in {self.dtype}, against the reference in float64")
+        table.add_column("backend")
+        table.add_column("names, shapes")
+        for level in LEVELS:
+            table.add_column(level, justify="right")
+        for report in self.backends:
+            cells = [cell(report.worst(level)) for level in LEVELS]
+            facts = "[red]differ[/]" if report.facts else "[green]equal[/]"
+            table.add_row(report.backend, facts, *cells)
+        yield table
+        for report in self.backends:
+            for text in (*report.facts, *report.notes):
+                yield f"{report.backend}: {text}"
+            for d in report.differences:
+                if not d:
+                    yield (
+                        f"[red]{report.backend}: {d.level} {d.kind} differs by {d.error:.1e} "
+                        f"at {d.where}; allowed {d.tolerance:.0e}[/]"
+                    )
+        seen = "seen" if self.controlled else "[red]NOT SEEN: the comparison is blind[/]"
+        yield f"Control: one parameter changed by 1 % moves the outputs by {self.control:.1e}: {seen}."
+        yield from self.notes
+
+    def __str__(self) -> str:
+        from blocks._console import as_text
+
+        return as_text(self)
+
+
+def cell(difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    colour = "green" if difference else "red"
+    return f"[{colour}]{difference.error:.1e}[/]"
+
+
+def parity(
+    network: Node | Block,
+    input_shape: Any = None,
+    *,
+    backends: Iterable[str] | None = None,
+    params: Params | None = None,
+    seed: int = 0,
+    batch_size: int = 3,
+    **options: Any,
+) -> Report:
+    """Compare a network on several backends with the NumPy reference in float64.
+
+    Args:
+        network, input_shape, options: as in `lower`; options are those of `infer`.
+        backends: their names; all that are installed if left out.
+        params: canonical parameters; random ones off their defaults if left out.
+        seed: of parameters and inputs.
+        batch_size: number of examples.
+
+    Returns:
+        A report that is true if all agree within `TOLERANCES`.
+
+    >>> import blocks as bl
+    >>> bool(bl.parity(bl.Dense(3), (4,), backends=["numpy"]))
+    True
+    """
+    node = as_node(network, input_shape, options)
+    names = installed() if backends is None else list(backends)
+    rng = np.random.default_rng(seed)
+    params = random_params(node, seed) if params is None else params
+    inputs = Inputs.draw(node, batch_size, rng)
+    reference = measure("numpy", doubled(node), params, inputs)
+    changed = measure_outputs("numpy", doubled(node), one_percent(reference, params), inputs)
+    control = relative(changed, reference.values["outputs"]["output"])[0]
+    reports = tuple(compare(name, node, params, inputs, reference) for name in names)
+    notes = () if deterministic(node) else ("Training is not compared: Dropout draws its own masks.",)
+    return Report(node, node.dtype, reports, control, notes)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What goes in: a batch, a cotangent for the output, and a target."""
+
+    x: Any
+    cotangent: Any
+    target: Any
+
+    @classmethod
+    def draw(cls, node: Node, batch_size: int, rng: np.random.Generator) -> Inputs:
+        """Normal numbers, exact in float32; an axis of any length gets 5."""
+
+        def normal(spec: Spec) -> np.ndarray:
+            sizes = (5 if n is None else n for n in spec.shape)
+            return rng.normal(size=(batch_size, *sizes)).astype(np.float32)
+
+        x = map_value(normal, node.in_spec)
+        lengths = lower(doubled(node), "numpy")
+        y = apply(lengths, x)
+        like = lambda a: rng.normal(size=a.shape).astype(np.float32)  # noqa: E731
+        return cls(x, map_value(like, y), map_value(like, y))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that is compared, by level and kind."""
+
+    values: dict[str, dict[str, Any]]
+    params: Params
+
+
+def doubled(node: Node) -> Node:
+    """The same network in float64."""
+    from blocks._infer import infer
+
+    shape = map_value(lambda s: s.shape, node.in_spec)
+    layout = leaves(node.in_spec)[0].layout
+    return infer(node.block, shape, layout=layout, dtype="float64")
+
+
+def random_params(node: Node, seed: int) -> Params:
+    """Parameters off their defaults: scales are not 1, biases not 0, variances not 1."""
+    rng = np.random.default_rng([seed, 1])
+    params = init(node, seed)
+    for path, array in params.items():
+        moved = array + 0.1 * rng.normal(size=array.shape)
+        positive = path.rpartition("/")[2] == "var"
+        params[path] = (np.abs(moved) if positive else moved).astype(np.float32)
+    return params
+
+
+def deterministic(node: Node) -> bool:
+    """Whether training draws no random numbers."""
+    return not any(isinstance(n.form, Dropout) and n.form.rate for n in node.walk())
+
+
+def measure_outputs(backend: str, node: Node, params: Params, inputs: Inputs) -> Any:
+    return apply(lower(node, backend, params=params), inputs.x)
+
+
+def measure(backend: str, node: Node, params: Params, inputs: Inputs) -> Measured:
+    """Run a network on one backend, from the same parameters for every level."""
+    model = lower(node, backend, params=params)
+    x, cotangent = inputs.x, inputs.cotangent
+    values: dict[str, dict[str, Any]] = {"outputs": {"output": apply(model, x)}}
+    values["gradients"] = gradients(model, x, cotangent)
+    found = params_of(model)
+    if deterministic(node):
+        values["training"] = {"output": apply(model, x, training=True)}
+        state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
+        values["state"] = state
+        values["training"] |= gradients(model, x, cotangent, training=True)
+        if not isinstance(node.out_spec, tuple) and node.param_specs():
+            model = lower(node, backend, params=params)
+            values["curve"] = {"loss": curve(model, inputs)}
+    return Measured(values, found)
+
+
+def curve(model: Any, inputs: Inputs) -> np.ndarray:
+    """The loss over a few steps of training."""
+    batch_size = len(leaves(inputs.x)[0])
+    optimizer = SGD(0.01, momentum=0.9)
+    data = (inputs.x, inputs.target)
+    history = fit(model, data, loss="mse", optimizer=optimizer, epochs=STEPS, batch_size=batch_size)
+    return np.array(history.losses)
+
+
+def one_percent(reference: Measured, params: Params) -> Params:
+    """The parameters with one of them, where the outputs feel it most, 1 % larger."""
+    grads = reference.values["gradients"]
+    felt = {p: float(np.abs(a * grads[p]).max(initial=0)) for p, a in params.items() if p in grads}
+    if not felt:
+        return params
+    path = max(felt, key=felt.__getitem__)
+    return params | {path: params[path] * 1.01}
+
+
+def compare(
+    name: str, node: Node, params: Params, inputs: Inputs, reference: Measured
+) -> BackendReport:
+    """One backend against the reference."""
+    measured = measure(name, node, params, inputs)
+    limits = find_backend(name).rules.precision(node) if node.dtype == "float64" else []
+    floor = max((limit.error for limit in limits), default=0.0)
+    differences = []
+    for level, kinds in reference.values.items():
+        strict = TOLERANCES[node.dtype]
+        tolerance = max(strict.get(level, strict["gradients"]), floor)
+        largest = max((magnitude(value) for value in kinds.values()), default=0.0)
+        for kind, wanted in kinds.items():
+            error, where = relative(measured.values[level][kind], wanted, largest / 100)
+            differences.append(Difference(level, kind, error, where, tolerance))
+    notes = tuple(f"{limit.block.__name__}: {limit.reason}" for limit in limits)
+    facts = tuple(wrong_facts(name, node, params, inputs, measured, reference))
+    return BackendReport(name, tuple(differences), facts, notes)
+
+
+def wrong_facts(
+    name: str, node: Node, params: Params, inputs: Inputs, measured: Measured, reference: Measured
+) -> Iterable[str]:
+    """What is wrong whatever the weights are."""
+    for path, array in reference.params.items():
+        found = measured.params.get(path)
+        if found is None:
+            yield f"has no parameter {path}"
+        elif found.shape != array.shape or not np.array_equal(found, params[path]):
+            yield f"parameter {path} did not come back as it went in"
+    wanted = leaves(reference.values["outputs"]["output"])
+    for got, right in zip(leaves(measured.values["outputs"]["output"]), wanted, strict=True):
+        if got.shape != right.shape:
+            yield f"output has shape {got.shape}, not {right.shape}"
+        if str(got.dtype) != node.dtype:
+            yield f"output has dtype {got.dtype}, not {node.dtype}"
+    first = replace(inputs, x=map_value(lambda a: a[:1], inputs.x))
+    alone = measure_outputs(name, node, params, first)
+    together = map_value(lambda a: a[:1], measured.values["outputs"]["output"])
+    if relative(alone, together)[0] > TOLERANCES[node.dtype]["outputs"] * 10:
+        yield "an example's output depends on the rest of the batch in evaluation"
+
+
+def magnitude(value: Any) -> float:
+    return max((float(np.abs(a).max(initial=0)) for a in leaves(value)), default=0.0)
+
+
+def relative(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str]:
+    """Largest difference as a share of the largest wanted value, and the index where it is.
+
+    `floor` is the least that the difference is divided by: a gradient that is 0 but for rounding is
+    judged by the size of the others. NaN, or another shape, is an infinite difference.
+    """
+    worst = (0.0, "")
+    for i, (a, b) in enumerate(zip(leaves(got), leaves(wanted), strict=True)):
+        if a.shape != b.shape:
+            return float("inf"), f"shape {a.shape}, not {b.shape}"
+        if not b.size:
+            continue
+        distance = np.abs(a.astype(np.float64) - b)
+        at = np.unravel_index(np.nanargmax(distance) if not np.isnan(distance).all() else 0, b.shape)
+        scale = max(float(np.abs(b).max()), floor) or 1.0
+        error = float("inf") if np.isnan(distance).any() else float(distance.max()) / scale
+        label = ", ".join(map(str, at))
+        worst = max(worst, (error, f"[{label}]" + (f" of output {i}" if i else "")))
+    return worst
