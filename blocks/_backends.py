@@ -34,14 +34,22 @@ def find_backend(name: str) -> Any:
 
 def installed() -> list[str]:
     """The backends whose framework can be imported, the reference first, torch before the rest."""
-    order = ["numpy", "torch", "keras", "flax"]
-    names = sorted(known(), key=lambda n: (order.index(n) if n in order else len(order), n))
-    return [name for name in names if works(name)]
+    return [name for name in ordered() if not why_missing(name)]
 
 
-def works(name: str) -> bool:
+def missing() -> dict[str, str]:
+    """The backends that cannot be used here, each with the reason and what to install."""
+    return {name: why for name in ordered() if (why := why_missing(name))}
+
+
+def ordered() -> list[str]:
+    first = ["numpy", "torch", "keras", "flax"]
+    return sorted(known(), key=lambda n: (first.index(n) if n in first else len(first), n))
+
+
+def why_missing(name: str) -> str:
     try:
         find_backend(name)
-    except BackendError:
-        return False
-    return True
+    except BackendError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,138 @@
+"""The command line: `isoblocks demo|summary|source|parity`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blocks._block import Block
+from blocks._console import Console
+from blocks._errors import BlockError, FieldError, did_you_mean
+from blocks._infer import DTYPES, infer
+from blocks._spec import LAYOUTS, Node
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 if backends disagree, 2 for a mistake."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except BlockError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="isoblocks",
+        description="Write a network once, as blocks; get it in PyTorch, Keras, Flax and NumPy.",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("demo", help="train one network on every installed backend")
+    command.add_argument("--epochs", type=int, default=8, help="how often the digits are seen")
+    command.add_argument("--plot", metavar="FILE.png", help="draw the curves")
+    command.set_defaults(run=run_demo)
+
+    command = network_command(commands, "summary", "show what a network is made of")
+    command.set_defaults(run=run_summary)
+
+    command = network_command(commands, "source", "print a network as code of a framework")
+    command.add_argument("--backend", required=True, metavar="NAME")
+    command.set_defaults(run=run_source)
+
+    command = network_command(commands, "parity", "compare a network over backends")
+    command.add_argument("--backends", metavar="NAME,NAME", help="all that are installed if left out")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=run_parity)
+    return top
+
+
+def network_command(commands: Any, name: str, help: str) -> Any:
+    """A command on a network: where it is, and at which input."""
+    command = commands.add_parser(name, help=help)
+    command.add_argument("file", metavar="FILE", help="module.py:name of a block")
+    command.add_argument(
+        "--input", required=True, metavar="SIZES", help="such as 8,8,1; ? for any length"
+    )
+    command.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0])
+    command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0])
+    return command
+
+
+def run_demo(options: Any) -> int:
+    from blocks.demo import demo
+
+    if options.epochs < 1:
+        raise FieldError(f"--epochs must be a positive int, got {options.epochs}.")
+    demo(epochs=options.epochs, plot=options.plot)
+    return 0
+
+
+def run_summary(options: Any) -> int:
+    from blocks._summary import Summary
+
+    Console().print(Summary(node_of(options)))
+    return 0
+
+
+def run_source(options: Any) -> int:
+    from blocks._models import source
+
+    print(source(node_of(options), options.backend), end="")
+    return 0
+
+
+def run_parity(options: Any) -> int:
+    from blocks._parity import parity
+
+    backends = options.backends.split(",") if options.backends else None
+    console = Console()
+    node = node_of(options)
+    with console.status("comparing"):
+        report = parity(node, backends=backends, seed=options.seed)
+    console.print(report)
+    return 0 if report else 1
+
+
+def node_of(options: Any) -> Node:
+    """The network that the options name, inferred at their input."""
+    return infer(
+        load(options.file), sizes(options.input), layout=options.layout, dtype=options.dtype
+    )
+
+
+def sizes(text: str) -> tuple[int | None, ...]:
+    """ "8,8,1" as a shape; ? is an axis of any length."""
+    try:
+        return tuple(None if part == "?" else int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise FieldError(f"--input must be sizes such as 8,8,1, got {text!r}.") from None
+
+
+def load(reference: str) -> Block:
+    """The block, or the result of the function, that `module.py:name` names."""
+    file, _, name = reference.rpartition(":")
+    path = Path(file)
+    if not file or path.suffix != ".py":
+        raise FieldError(f"FILE must be module.py:name, got {reference!r}.")
+    if not path.is_file():
+        raise FieldError(f"there is no file {file!r}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader  # noqa: S101  (a .py file always has both)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # as python itself does for a script
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise FieldError(f"{file} has no {name!r}.{did_you_mean(name, vars(module))}")
+    found = getattr(module, name)
+    found = found() if callable(found) and not isinstance(found, type) else found
+    if not isinstance(found, Block):
+        raise FieldError(f"{reference} is no block, but {found!r}.")
+    return found

@@ -1,0 +1,204 @@
+"""The demo: handwritten digits, one small residual network, every backend that is installed.
+
+The digits are the 1,797 images of 8x8 pixels that scikit-learn ships, from the UCI repository's
+"Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998, CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blocks._backends import installed, missing
+from blocks._block import Block
+from blocks._console import Console, sparkline
+from blocks._errors import BackendError
+from blocks._infer import infer
+from blocks._models import lower
+from blocks._parity import parity
+from blocks._params import init
+from blocks._summary import Summary
+from blocks._train import SGD, History, accuracy, fit
+from blocks.activation import ReLU
+from blocks.combine import Residual, Sequential
+from blocks.conv import Conv
+from blocks.linear import Dense
+from blocks.norm import BatchNorm
+from blocks.pool import GlobalAvgPool, MaxPool
+
+INPUT = (8, 8, 1)
+FIRST_STEPS = 50
+
+
+def conv_norm(features: int) -> tuple[Block, Block]:
+    return Conv(features, (3, 3), padding="same", use_bias=False), BatchNorm()
+
+
+def network() -> Block:
+    """A residual network for 8x8 images in one channel."""
+    return Sequential(
+        *conv_norm(16),
+        ReLU(),
+        Residual(Sequential(*conv_norm(16), ReLU(), *conv_norm(16))),
+        ReLU(),
+        MaxPool((2, 2)),
+        Residual(
+            Sequential(*conv_norm(32), ReLU(), *conv_norm(32)),
+            shortcut=Conv(32, (1, 1)),
+        ),
+        ReLU(),
+        GlobalAvgPool(),
+        Dense(10),
+    )
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images (n, 8, 8, 1) in [0, 1] and labels (n,), for training and for the test."""
+
+    x: np.ndarray
+    y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+    @classmethod
+    def load(cls) -> Digits:
+        """All 1,797 digits, a fifth of them for the test, drawn once and for all."""
+        with files("blocks").joinpath("digits.npz").open("rb") as file, np.load(file) as data:
+            images, labels = data["images"], data["labels"]
+        x = (images[..., None] / 16).astype(np.float32)
+        order = np.random.default_rng(0).permutation(len(x))
+        train, test = order[360:], order[:360]
+        return cls(x[train], labels[train].astype(int), x[test], labels[test].astype(int))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training gave on one backend."""
+
+    backend: str
+    history: History
+    accuracy: float
+
+
+def demo(*, epochs: int = 8, plot: str | None = None) -> list[Run]:
+    """Train the same network on every installed backend and show whether they agree.
+
+    Args:
+        epochs: how often the training digits are seen.
+        plot: a PNG file for the curves.
+    """
+    console = Console()
+    net, data, names = network(), Digits.load(), installed()
+    node = infer(net, INPUT)
+    console.rule("One network")
+    console.print(Summary(node))
+    console.rule("The same on every backend")
+    with console.status("comparing " + ", ".join(names)):
+        report = parity(node, backends=names)
+    console.print(report)
+    console.rule("Trained side by side")
+    console.print(
+        f"{len(data.x)} handwritten digits to train on, {len(data.test_x)} to test; the same first "
+        "parameters and batches everywhere."
+    )
+    runs = [train(console, node, data, name, epochs) for name in names]
+    console.print(results(runs))
+    for line in agreement(runs):
+        console.print(line)
+    for name, error in missing().items():
+        console.print(f"[yellow]Not compared: {name}.[/] {error}")
+    if plot:
+        draw(runs, Path(plot))
+        console.print(f"Curves drawn to {plot}.")
+    return runs
+
+
+def train(console: Console, node: Any, data: Digits, name: str, epochs: int) -> Run:
+    """Train on one backend, with a progress bar."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    model = lower(node, name, params=init(node, seed=0))
+    batch_size = 64
+    steps = epochs * -(-len(data.x) // batch_size)
+    columns = TextColumn(f"{name:<6}"), BarColumn(), TextColumn("{task.fields[loss]:.4f}")
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task(name, total=steps, loss=0.0)
+        history = fit(
+            model,
+            (data.x, data.y),
+            optimizer=SGD(0.05, momentum=0.9),
+            epochs=epochs,
+            batch_size=batch_size,
+            on_step=lambda step, loss: progress.update(task, completed=step, loss=loss),
+        )
+    return Run(name, history, accuracy(model, data.test_x, data.test_y))
+
+
+def results(runs: list[Run]) -> Any:
+    """Curve, accuracy and seconds of each backend, as a table."""
+    from rich.table import Table
+
+    table = Table("backend", "loss, first to last step")
+    for column in ("last loss", "test accuracy", "seconds"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        losses = run.history.losses
+        table.add_row(
+            run.backend,
+            sparkline(losses),
+            f"{losses[-1]:.4f}",
+            f"{run.accuracy:.1%}",
+            f"{run.history.seconds:.1f}",
+        )
+    return table
+
+
+def agreement(runs: list[Run]) -> list[str]:
+    """The largest difference between any two loss curves, at first and over all."""
+    if len(runs) < 2:
+        return []
+    curves = np.array([run.history.losses for run in runs])
+    spread = curves.max(0) - curves.min(0)
+    steps = min(FIRST_STEPS, len(spread))
+    return [
+        f"Largest difference between the curves: {spread[:steps].max():.1e} over the first "
+        f"{steps} steps, {spread.max():.1e} over all {len(spread)}.",
+        "Rounding is all that differs; training makes it grow.",
+    ]
+
+
+def draw(runs: list[Run], path: Path) -> None:
+    """The loss curves, and their distance from the first backend's, as a picture."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise BackendError(
+            "--plot needs matplotlib. Install it with: pip install 'isoblocks[plot]'"
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    reference = np.array(runs[0].history.losses)
+    steps = np.arange(1, len(reference) + 1)
+    for i, run in enumerate(runs):
+        losses = np.array(run.history.losses)
+        label = f"{run.backend}: {run.accuracy:.1%} on the test digits"
+        above.plot(steps, losses, label=label, linewidth=len(runs) - i, alpha=0.8)
+        if i:
+            distance = np.maximum(np.abs(losses - reference), 1e-9)
+            below.plot(steps, distance, label=run.backend, color=f"C{i}", linewidth=1)
+    above.set(yscale="log", ylabel="cross-entropy of the batch", title="One network, trained on digits")
+    above.legend()
+    below.set(
+        yscale="log", xlabel="step", ylabel=f"distance from {runs[0].backend}'s curve"
+    )
+    if len(runs) > 1:
+        below.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
