@@ -68,8 +68,8 @@ def glorot(rng, shape):
 
 
 def batch_sum(a):
-    """The sum over all axes but the last."""
-    return a.reshape(-1, a.shape[-1]).sum(0)
+    """The sum over all axes but the last, in float64: NumPy adds rows one by one."""
+    return a.reshape(-1, a.shape[-1]).sum(0, dtype=np.float64).astype(a.dtype)
 
 
 # linear
@@ -273,8 +273,9 @@ class BatchNorm(Layer):
     def forward(self, x, training):
         x = np.moveaxis(x, self.channel_axis, -1)
         if training:
-            rows = x.reshape(-1, x.shape[-1])
-            mean, var = rows.mean(0), rows.var(0)
+            n = x.size // x.shape[-1]
+            mean = batch_sum(x) / n
+            var = batch_sum((x - mean) ** 2) / n
             for name, new in (("mean", mean), ("var", var)):
                 self.state[name] = self.decay * self.state[name] + (1 - self.decay) * new
         else:

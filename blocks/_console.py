@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +20,21 @@ def as_text(renderable: Any, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def sparkline(values: Any, width: int = 40) -> str:
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Drop what C++ libraries write to standard error while they are imported."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def sparkline(values: Any, width: int = 24) -> str:
     """A curve in one line of text, the mean of each stretch, from its smallest to its largest."""
     bars = "▁▂▃▄▅▆▇█"
     size = max(1, -(-len(values) // width))

@@ -15,7 +15,7 @@ import numpy as np
 
 from blocks._backends import installed, missing
 from blocks._block import Block
-from blocks._console import Console, sparkline
+from blocks._console import Console, silenced, sparkline
 from blocks._errors import BackendError
 from blocks._infer import infer
 from blocks._models import lower
@@ -23,12 +23,12 @@ from blocks._parity import parity
 from blocks._params import init
 from blocks._summary import Summary
 from blocks._train import SGD, History, accuracy, fit
-from blocks.activation import ReLU
+from blocks.activation import SiLU
 from blocks.combine import Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
 from blocks.norm import BatchNorm
-from blocks.pool import GlobalAvgPool, MaxPool
+from blocks.pool import AvgPool, GlobalAvgPool
 
 INPUT = (8, 8, 1)
 FIRST_STEPS = 50
@@ -39,18 +39,23 @@ def conv_norm(features: int) -> tuple[Block, Block]:
 
 
 def network() -> Block:
-    """A residual network for 8x8 images in one channel."""
+    """A residual network for 8x8 images in one channel.
+
+    It is smooth, with SiLU and average pooling: then rounding is all that training can make grow. A
+    ReLU or a maximum that tips over within the rounding of one framework would send its curve
+    another way, and say nothing about the frameworks.
+    """
     return Sequential(
         *conv_norm(16),
-        ReLU(),
-        Residual(Sequential(*conv_norm(16), ReLU(), *conv_norm(16))),
-        ReLU(),
-        MaxPool((2, 2)),
+        SiLU(),
+        Residual(Sequential(*conv_norm(16), SiLU(), *conv_norm(16))),
+        SiLU(),
+        AvgPool((2, 2)),
         Residual(
-            Sequential(*conv_norm(32), ReLU(), *conv_norm(32)),
+            Sequential(*conv_norm(32), SiLU(), *conv_norm(32)),
             shortcut=Conv(32, (1, 1)),
         ),
-        ReLU(),
+        SiLU(),
         GlobalAvgPool(),
         Dense(10),
     )
@@ -93,8 +98,9 @@ def demo(*, epochs: int = 8, plot: str | None = None) -> list[Run]:
         plot: a PNG file for the curves.
     """
     console = Console()
-    net, data, names = network(), Digits.load(), installed()
-    node = infer(net, INPUT)
+    data, node = Digits.load(), infer(network(), INPUT)
+    with console.status("importing frameworks"), silenced():
+        names = installed()
     console.rule("One network")
     console.print(Summary(node))
     console.rule("The same on every backend")
@@ -131,7 +137,7 @@ def train(console: Console, node: Any, data: Digits, name: str, epochs: int) -> 
         history = fit(
             model,
             (data.x, data.y),
-            optimizer=SGD(0.05, momentum=0.9),
+            optimizer=SGD(0.02, momentum=0.9),
             epochs=epochs,
             batch_size=batch_size,
             on_step=lambda step, loss: progress.update(task, completed=step, loss=loss),
@@ -168,7 +174,6 @@ def agreement(runs: list[Run]) -> list[str]:
     return [
         f"Largest difference between the curves: {spread[:steps].max():.1e} over the first "
         f"{steps} steps, {spread.max():.1e} over all {len(spread)}.",
-        "Rounding is all that differs; training makes it grow.",
     ]
 
 
