@@ -32,6 +32,7 @@ from backends._backend import Backend
 from backends._expression import Let, Name, call, evaluate, literal, one_line, optional, render
 from backends._rules import Binding, Program, Rules, each
 from backends._keras_engine import ENGINES
+from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, leaves, map_value
 from blocks._stack import run
 from blocks._train import SGD
@@ -172,6 +173,12 @@ def avg_pool(node: Node) -> Any:
 
 def pool(node: Node, function: str, padding: str, suffix: str = "") -> Any:
     kernel, stride = node.form.kernel_size, node.form.stride
+    engine = keras.backend.backend()
+    if len(kernel) == 3 and node.dtype == "float64" and engine == "tensorflow":
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: TensorFlow has no "
+            "3-D pooling in float64.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
+        )
     return layer(
         node,
         f"{function}{len(kernel)}D",

@@ -182,6 +182,10 @@ def activation(node: Node) -> Any:
     return ACTIVATIONS[node.form.kind](node.form)
 
 
+rule.rounds(Activation, 1e-7, "torch's backward has 1/6 in float32", kind="hard_sigmoid")
+rule.rounds(Activation, 1e-7, "torch's backward has alpha in float32", kind="celu")
+
+
 # regularisation
 
 

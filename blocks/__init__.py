@@ -6,6 +6,8 @@
                       └──params_of▶ Params, back in canonical form
 """
 
+from blocks import initializers
+from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -18,10 +20,32 @@ from blocks._errors import (
 from blocks._infer import infer
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._params import count, init
-from blocks._spec import Node, ParamSpec, Spec
 from blocks._parity import parity
-from blocks._train import SGD, accuracy, fit
-from blocks.activation import *
+from blocks._spec import Node, ParamSpec, Spec
+from blocks._train import SGD, History, accuracy, fit
+from blocks.activation import (
+    CELU,
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    HardShrink,
+    HardSigmoid,
+    HardSiLU,
+    HardTanh,
+    LeakyReLU,
+    LogSigmoid,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    SoftShrink,
+    Softplus,
+    Softsign,
+    Tanh,
+    TanhShrink,
+)
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv
@@ -31,3 +55,72 @@ from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
 from blocks.regularisation import Dropout
 from blocks.shape import Flatten, Permute
 from blocks.value import Identity
+
+__all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "MLP",
+    "SELU",
+    "SGD",
+    "Activation",
+    "AvgPool",
+    "BackendError",
+    "BatchNorm",
+    "Block",
+    "BlockError",
+    "Combinator",
+    "Composite",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "FieldError",
+    "Flatten",
+    "GlobalAvgPool",
+    "HardShrink",
+    "HardSiLU",
+    "HardSigmoid",
+    "HardTanh",
+    "History",
+    "Identity",
+    "LayerNorm",
+    "Leaf",
+    "LeakyReLU",
+    "LogSigmoid",
+    "MaxPool",
+    "Mish",
+    "MissingRuleError",
+    "Node",
+    "Parallel",
+    "ParamError",
+    "ParamSpec",
+    "Permute",
+    "ReLU",
+    "ReLU6",
+    "Residual",
+    "Sequential",
+    "ShapeError",
+    "Shared",
+    "SiLU",
+    "Sigmoid",
+    "SoftShrink",
+    "Softplus",
+    "Softsign",
+    "Spec",
+    "Tanh",
+    "TanhShrink",
+    "UnsupportedError",
+    "accuracy",
+    "apply",
+    "count",
+    "fit",
+    "gradients",
+    "infer",
+    "init",
+    "initializers",
+    "load_params",
+    "lower",
+    "params_of",
+    "parity",
+    "source",
+]

@@ -16,11 +16,8 @@ def block(cls: type) -> type:
 
 
 @block
-class Block:
-    """What to compute: configuration only, no arrays and no sizes that can be inferred.
-
-    A block is a `Leaf`, a `Combinator`, or a `Composite`, which expands to one of the others.
-    """
+class Config:
+    """A frozen set of fields, each checked and normalised when it is built."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -32,20 +29,6 @@ class Block:
 
     def check(self) -> None:
         """Refuse fields that do not go together; runs after every single field was checked."""
-
-    def expand(self) -> Block | None:
-        """The block that this one stands for; None if it stands for itself."""
-        return None
-
-    def summary(self, input_shape: Any, **options: Any) -> Any:
-        """Path, block, output shape, parameters and multiply-adds of every leaf, as a table.
-
-        `options` are those of `infer`: layout and dtype.
-        """
-        from blocks._infer import infer
-        from blocks._summary import Summary
-
-        return Summary(infer(self, input_shape, **options))
 
     def __repr__(self) -> str:
         shown = [
@@ -61,6 +44,28 @@ class Block:
         if field.default is dataclasses.MISSING or convert is None:
             return field.default
         return convert(self, field.name, field.default)
+
+
+@block
+class Block(Config):
+    """What to compute: configuration only, no arrays and no sizes that can be inferred.
+
+    A block is a `Leaf`, a `Combinator`, or a `Composite`, which expands to one of the others.
+    """
+
+    def expand(self) -> Block | None:
+        """The block that this one stands for; None if it stands for itself."""
+        return None
+
+    def summary(self, input_shape: Any, **options: Any) -> Any:
+        """Path, block, output shape, parameters and multiply-adds of every leaf, as a table.
+
+        `options` are those of `infer`: layout and dtype.
+        """
+        from blocks._infer import infer
+        from blocks._summary import Summary
+
+        return Summary(infer(self, input_shape, **options))
 
 
 class Leaf(Block):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blocks import _fields as fields
-from blocks._block import Block, block
+from blocks._block import Config, block
 from blocks._errors import FieldError, ShapeError
 from blocks._infer import check_word
 from blocks._models import apply, batch, origin
@@ -20,7 +20,7 @@ LOSSES = ("cross_entropy", "mse")
 
 
 @block
-class SGD(Block):
+class SGD(Config):
     """Stochastic gradient descent with momentum.
 
         v = momentum * v + g;    w = w - learning_rate * v

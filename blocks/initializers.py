@@ -12,16 +12,19 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from blocks import _fields as fields
-from blocks._block import Block, block
+from blocks._block import Config, block
 from blocks._errors import FieldError, did_you_mean
 
 
-class Initializer(Block):
+class Initializer(Config):
     """Draws the first numbers of a parameter."""
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """An array of `shape`, in float64."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"initializers.{super().__repr__()}"
 
 
 Init: TypeAlias = str | Initializer

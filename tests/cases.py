@@ -1,0 +1,319 @@
+"""THE table: one row for each block (or several), one variant for each field.
+
+Shapes are channels_last; where a block is spatial the tests run it in channels_first too. All sizes
+of a shape are distinct, kernels are not square, and no field of a base is at an accidental optimum:
+a variant that changes nothing is a red test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import blocks as bl
+from blocks.activation import KINDS
+from blocks.initializers import NAMED, Array, Constant, Normal
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block at an input, with one or more variants for each of its fields.
+
+    `stated` holds fields that are only checked: (a right value, a wrong one).
+    """
+
+    name: str
+    base: bl.Block
+    shape: Any
+    vary: dict[str, list[bl.Block]] = field(default_factory=dict)
+    stated: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    spatial: bool = False
+
+    def variants(self) -> list[tuple[str, bl.Block]]:
+        """The base and every variant, with names."""
+        found = [("base", self.base)]
+        for name, blocks in self.vary.items():
+            numbers = [""] if len(blocks) == 1 else [f"-{i}" for i in range(len(blocks))]
+            found += [(name + n, b) for n, b in zip(numbers, blocks, strict=True)]
+        return found
+
+
+def case(name: str, base: bl.Block, shape: Any, *, spatial: bool = False, **vary: Any) -> Case:
+    """A row; each keyword is a field with its other value, or a list of them."""
+    stated = {k: v.pair for k, v in vary.items() if isinstance(v, Stated)}
+    variants = {
+        name: [
+            value if isinstance(value, bl.Block) else dataclasses.replace(base, **{name: value})
+            for value in (values if isinstance(values, list) else [values])
+        ]
+        for name, values in vary.items()
+        if name not in stated
+    }
+    return Case(name, base, shape, variants, stated, spatial)
+
+
+@dataclass(frozen=True)
+class Stated:
+    pair: tuple[Any, Any]
+
+
+def stated(right: Any, wrong: Any) -> Stated:
+    """A field that is only checked."""
+    return Stated((right, wrong))
+
+
+DENSE = bl.Dense(4, bias_init="normal")
+CONV = bl.Conv(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
+MAX = bl.MaxPool((3, 2), stride=(2, 1))
+AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
+BATCH = bl.BatchNorm()
+LAYER = bl.LayerNorm()
+
+TOWER = bl.Sequential(bl.Dense(5), bl.Tanh())
+CONVS = (bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (1, 3), padding="same"))
+
+
+def merged(merge: str, **options: Any) -> bl.Block:
+    return bl.Parallel(*CONVS, merge=merge, **options)
+
+
+CASES = [
+    # linear
+    case(
+        "Dense",
+        DENSE,
+        (5, 3),
+        features=7,
+        use_bias=False,
+        in_features=stated(3, 4),
+        kernel_init=[*(n for n in NAMED if n != "glorot_uniform"), Normal(std=0.3, mean=1.0)],
+        bias_init=[Constant(0.5), Array([1.0, 2.0, 3.0, 4.0])],
+    ),
+    # convolution
+    case(
+        "Conv2d",
+        CONV,
+        (7, 8, 4),
+        spatial=True,
+        features=2,
+        kernel_size=[(2, 5), (4, 3), (1, 1)],
+        stride=[(1, 1), (3, 2), 2],
+        padding=["valid", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((2, 2), (0, 0))],
+        dilation=[
+            bl.Conv(6, (3, 2), padding="same", dilation=(2, 3)),
+            bl.Conv(6, (3, 2), stride=(2, 1), dilation=(1, 2), padding=((0, 1), (2, 2))),
+            bl.Conv(6, (3, 2), stride=2, dilation=2, padding="same"),
+        ],
+        groups=[2, bl.Conv(8, (3, 2), groups=4), bl.Conv(4, (3, 2), groups=4, padding="same")],
+        use_bias=False,
+        in_features=stated(4, 3),
+        kernel_init="he_normal",
+        bias_init="ones",
+    ),
+    case("Conv2d even, stride 1", bl.Conv(3, (4, 2), padding="same"), (7, 8, 4), spatial=True),
+    case(
+        "Conv1d",
+        bl.Conv(5, (4,), stride=2, padding="same"),
+        (9, 3),
+        spatial=True,
+        padding=["valid", ((3, 0),)],
+        dilation=bl.Conv(5, (3,), dilation=2, padding=((4, 0),)),
+        groups=bl.Conv(6, (3,), groups=3),
+    ),
+    case(
+        "Conv3d",
+        bl.Conv(4, (2, 3, 1), stride=(1, 2, 1), padding="same"),
+        (5, 6, 4, 2),
+        spatial=True,
+        padding=["valid", ((1, 0), (0, 1), (1, 1))],
+        dilation=bl.Conv(4, (2, 3, 1), dilation=(2, 1, 3)),
+        groups=2,
+    ),
+    # pooling
+    case(
+        "MaxPool2d",
+        MAX,
+        (7, 9, 4),
+        spatial=True,
+        kernel_size=[(2, 4), (5, 1)],
+        stride=[None, (1, 3), 3],
+        padding=["same", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((2, 2), (0, 0))],
+    ),
+    case("MaxPool1d", bl.MaxPool((3,)), (10, 4), spatial=True, padding=["same", ((2, 0),)]),
+    case(
+        "MaxPool3d",
+        bl.MaxPool((2, 3, 1)),
+        (5, 7, 4, 2),
+        spatial=True,
+        padding=["same", ((1, 0), (0, 2), (0, 0))],
+    ),
+    case(
+        "AvgPool2d",
+        AVG,
+        (7, 9, 4),
+        spatial=True,
+        kernel_size=[(2, 4), (5, 1)],
+        stride=[None, (1, 3), 3],
+        padding=["valid", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((2, 2), (0, 0))],
+        count_include_pad=[
+            True,
+            bl.AvgPool((3, 2), padding=((1, 1), (1, 1)), count_include_pad=True),
+            bl.AvgPool((3, 2), padding=((0, 2), (1, 0)), count_include_pad=True),
+        ],
+    ),
+    case("AvgPool1d", bl.AvgPool((3,)), (10, 4), spatial=True, padding=["same", ((2, 0),)]),
+    case(
+        "AvgPool3d",
+        bl.AvgPool((2, 3, 1)),
+        (5, 7, 4, 2),
+        spatial=True,
+        padding=["same", ((1, 0), (0, 2), (0, 0))],
+    ),
+    case("GlobalAvgPool", bl.GlobalAvgPool(), (5, 6, 4), spatial=True),
+    case("GlobalAvgPool1d", bl.GlobalAvgPool(), (5, 4), spatial=True),
+    case("GlobalAvgPool3d", bl.GlobalAvgPool(), (3, 5, 6, 4), spatial=True),
+    # normalisation
+    case(
+        "BatchNorm",
+        BATCH,
+        (5, 6, 3),
+        spatial=True,
+        epsilon=0.1,
+        decay=[0.7, 0.0],
+        use_scale=False,
+        use_bias=[False, bl.BatchNorm(use_scale=False, use_bias=False)],
+        in_features=stated(3, 5),
+        scale_init="normal",
+        bias_init="ones",
+    ),
+    case("BatchNorm of vectors", BATCH, (4,)),
+    case("BatchNorm1d", BATCH, (5, 3), spatial=True),
+    case("BatchNorm3d", BATCH, (2, 5, 4, 3), spatial=True),
+    case(
+        "LayerNorm",
+        LAYER,
+        (5, 6, 3),
+        axes=[(-2, -1), (-3, -2, -1)],
+        epsilon=0.1,
+        use_scale=False,
+        use_bias=[False, bl.LayerNorm(use_scale=False, use_bias=False)],
+        scale_init="normal",
+        bias_init="ones",
+    ),
+    case("LayerNorm of two axes, bias", bl.LayerNorm((-2, -1), use_scale=False), (5, 6, 3)),
+    # activation
+    case(
+        "Activation",
+        bl.Activation("relu"),
+        (7, 11),
+        kind=[bl.Activation(kind) for kind in KINDS if kind != "relu"],
+    ),
+    case("LeakyReLU", bl.LeakyReLU(), (5, 3), slope=[0.25, 0.3]),
+    case("ELU", bl.ELU(), (5, 3), alpha=0.7),
+    case("CELU", bl.CELU(), (5, 3), alpha=0.7),
+    case("SoftShrink", bl.SoftShrink(), (5, 3), threshold=0.3),
+    case("HardShrink", bl.HardShrink(), (5, 3), threshold=0.3),
+    # regularisation
+    case("Dropout", bl.Dropout(0.4), (5, 3), rate=[0.0, 0.7]),
+    # shape
+    case("Flatten", bl.Flatten(), (5, 6, 3)),
+    case("Permute", bl.Permute((2, 0, 1)), (5, 6, 3), axes=(1, 0, 2)),
+    # value
+    case("Identity", bl.Identity(), (5, 3)),
+    case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
+    # combine
+    case(
+        "Sequential",
+        bl.Sequential(bl.Dense(4), bl.Tanh(), bl.Dense(3)),
+        (5,),
+        blocks=[bl.Sequential(bl.Dense(4)), bl.Sequential()],
+        names=bl.Sequential(first=bl.Dense(4), second=bl.Sequential(bl.Tanh(), bl.Dense(3))),
+    ),
+    case(
+        "Flatten after Conv",
+        bl.Sequential(CONV, bl.ReLU(), bl.Flatten(), bl.Dense(4)),
+        (7, 8, 3),
+        spatial=True,
+    ),
+    case(
+        "Residual",
+        bl.Residual(bl.Conv(4, (3, 2), padding="same")),
+        (5, 6, 4),
+        spatial=True,
+        body=bl.Residual(bl.Residual(bl.Conv(4, (2, 2), padding="same"))),
+        shortcut=[
+            bl.Residual(bl.Conv(7, (3, 2), stride=2, padding="same"), bl.Conv(7, (1, 1), stride=2)),
+            bl.Residual(bl.Identity(), bl.Conv(4, (2, 2), padding="same")),
+        ],
+        merge=["multiply", "mean", "max", "concat"],
+    ),
+    case("Residual of Dense", bl.Residual(TOWER), (4, 5), merge=["concat", "max"]),
+    case(
+        "Parallel",
+        merged("concat"),
+        (5, 6, 4),
+        spatial=True,
+        blocks=[
+            bl.Parallel(*CONVS, bl.Conv(2, (2, 2), padding="same")),
+            bl.Parallel(bl.Identity(), CONVS[0]),
+            bl.Parallel(CONVS[0]),
+            bl.Parallel(CONVS[1], CONVS[0]),
+        ],
+        names=bl.Parallel(left=CONVS[0], right=bl.Sequential(CONVS[1], bl.Tanh())),
+        merge=[
+            *(merged(m) for m in ("add", "multiply", "mean", "max", "stack", "tuple")),
+            bl.Parallel(*CONVS, CONVS[0], merge="max"),
+            bl.Parallel(*CONVS, CONVS[0], merge="mean"),
+        ],
+        axis=[
+            *(merged("concat", axis=a) for a in (0, 1, -2)),
+            *(merged("stack", axis=a) for a in (1, -1)),
+        ],
+    ),
+    case(
+        "Parallel of vectors",
+        bl.Parallel(bl.Dense(3), bl.Dense(3)),
+        (5,),
+        merge=[bl.Parallel(bl.Dense(3), bl.Dense(3), merge=m) for m in ("stack", "tuple")],
+    ),
+    case(
+        "Parallel of a tuple",
+        bl.Sequential(bl.Parallel(bl.Dense(3), bl.Dense(4), merge="tuple"), bl.Identity()),
+        (5,),
+        blocks=bl.Sequential(
+            bl.Parallel(bl.Dense(3), bl.Identity(), merge="tuple"),
+            bl.Parallel(bl.Identity(), bl.Identity(), merge="tuple"),
+        ),
+    ),
+    case(
+        "Shared",
+        bl.Sequential(bl.Shared("tied", bl.Dense(4)), bl.Tanh(), bl.Shared("tied", bl.Dense(4))),
+        (4,),
+        key=bl.Sequential(bl.Shared("one", bl.Dense(4)), bl.Tanh(), bl.Shared("two", bl.Dense(4))),
+        block=bl.Sequential(
+            *(bl.Shared("tied", bl.Sequential(bl.Dense(6), bl.ReLU(), bl.Dense(4))),) * 3
+        ),
+    ),
+    case(
+        "Shared Conv",
+        bl.Sequential(
+            *(bl.Shared("tied", bl.Sequential(bl.Conv(3, (3, 2), padding="same"), BATCH)),) * 2,
+            bl.Residual(bl.Shared("other", bl.Conv(3, (1, 1)))),
+            bl.Dense(5),
+            bl.Parallel(*(bl.Shared("more", bl.Conv(2, (2, 2))),) * 2, merge="add"),
+        ),
+        (5, 6, 3),
+    ),
+    # composite
+    case(
+        "MLP",
+        bl.MLP(3, hidden=(6, 4)),
+        (5,),
+        features=2,
+        hidden=(7,),
+        activation=bl.MLP(3, hidden=(6, 4), activation=bl.Tanh()),
+        rate=0.5,
+        use_bias=False,
+    ),
+]

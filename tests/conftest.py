@@ -1,0 +1,47 @@
+"""What all tests share: the order of imports, and which backends there are.
+
+torch is imported before TensorFlow. A missing framework skips its tests; with BLOCKS_REQUIRE=1, as in
+CI, it fails them.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import importlib.util
+
+if importlib.util.find_spec("torch"):
+    import torch
+
+    torch.set_num_threads(2)
+
+import pytest
+
+from blocks._backends import known, ordered, why_missing
+
+FRAMEWORKS = [name for name in ordered() if name != "numpy"]
+
+
+def need(name: str) -> str:
+    """The backend, if it is installed."""
+    if why := why_missing(name):
+        if os.environ.get("BLOCKS_REQUIRE"):
+            pytest.fail(why)
+        pytest.skip(why)
+    return name
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request):
+    """Every backend but the reference."""
+    return need(request.param)
+
+
+@pytest.fixture(params=["numpy", *FRAMEWORKS])
+def backend(request):
+    """Every backend."""
+    return need(request.param)
+
+
+def test_the_four_backends_are_registered():
+    assert set(known()) >= {"numpy", "torch", "keras", "flax"}

@@ -1,0 +1,160 @@
+"""Every row and variant of the table, on every backend, in both layouts where it is spatial."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from cases import CASES
+from conftest import FRAMEWORKS, need
+
+import blocks as bl
+from blocks._backends import find_backend
+from blocks._parity import TOLERANCES, relative
+
+# What a backend refuses, and why nobody can do better there. Anything else is a red test.
+UNSUPPORTED = {
+    ("keras", "MaxPool3d"): "TensorFlow has no 3-D pooling in float64",
+    ("keras", "AvgPool3d"): "TensorFlow has no 3-D pooling in float64",
+}
+
+# Where a framework falls short of float64, by how much at most, and why.
+ROUNDED = {
+    ("torch", "hard_sigmoid", 1e-7): "torch's backward has 1/6 in float32",
+    ("torch", "celu", 1e-7): "torch's backward has alpha in float32",
+    ("keras", "leaky_relu", 1e-7): "TensorFlow takes the slope as a float32",
+    ("keras", "gelu", 1e-7): "Keras rounds the constants of gelu to float32",
+    ("keras", "gelu_tanh", 1e-7): "Keras rounds the constants of gelu to float32",
+}
+
+
+def in_layout(shape, layout):
+    return (shape[-1], *shape[:-1]) if layout == "channels_first" else shape
+
+
+def runs():
+    """Every variant; in the second layout only the bases are fast."""
+    for case in CASES:
+        for i, (name, block) in enumerate(case.variants()):
+            for layout in ["channels_last", "channels_first"][: 1 + case.spatial]:
+                slow = i > 0 and layout == "channels_first"
+                yield pytest.param(
+                    case,
+                    block,
+                    layout,
+                    id=f"{case.name}-{name}-{layout}",
+                    marks=[pytest.mark.exhaustive] if slow else [],
+                )
+
+
+def bases():
+    for case in CASES:
+        for layout in ["channels_last", "channels_first"][: 1 + case.spatial]:
+            yield pytest.param(case, case.base, layout, id=f"{case.name}-{layout}")
+
+
+def check(case, block, layout, framework, **options):
+    report = bl.parity(
+        block, in_layout(case.shape, layout), backends=[framework], layout=layout, **options
+    )
+    assert report, f"\n{report}"
+
+
+@pytest.mark.parametrize(("case", "block", "layout"), runs())
+def test_float64(case, block, layout, framework):
+    """Forward, gradients, training mode and running state mean the same."""
+    if reason := UNSUPPORTED.get((framework, case.name)):
+        with pytest.raises(bl.UnsupportedError, match=reason):
+            check(case, block, layout, framework, dtype="float64", steps=0)
+        check(case, block, layout, framework, dtype="float32", steps=0)
+    else:
+        check(case, block, layout, framework, dtype="float64", steps=0)
+
+
+@pytest.mark.parametrize(("case", "block", "layout"), bases())
+def test_float32_with_training(case, block, layout, backend):
+    check(case, block, layout, backend, dtype="float32", steps=5)
+
+
+def test_what_is_rounded_is_listed():
+    """The exceptions of the rule tables are exactly those above (with TensorFlow under Keras)."""
+    found = {
+        (name, limit.fields["kind"], limit.error): limit.reason
+        for name in FRAMEWORKS
+        for limit in find_backend(need(name)).rules.inexact
+    }
+    assert found == ROUNDED
+
+
+def test_nothing_is_refused_as_a_whole():
+    assert {name: find_backend(need(name)).rules.refused for name in FRAMEWORKS} == {
+        name: {} for name in FRAMEWORKS
+    }
+
+
+# Negative controls: a comparison that cannot fail is worth nothing.
+
+NETWORK = bl.Sequential(
+    bl.Conv(4, (3, 2), padding="same"), bl.BatchNorm(), bl.ReLU(), bl.Flatten(), bl.Dense(3)
+)
+
+
+def moved(path: str):
+    """Parameters, and the same with one array 1 % larger."""
+    node = bl.infer(NETWORK, (5, 6, 2), dtype="float64")
+    params = bl.init(node, seed=1)
+    params["0/bias"] += 0.3
+    params["1/bias"] += 0.2
+    params["4/bias"] += 0.1
+    return node, params, params | {path: params[path] * 1.01}
+
+
+@pytest.mark.parametrize("path", ["0/kernel", "0/bias", "1/scale", "1/bias", "1/var", "4/kernel"])
+def test_one_percent_of_any_parameter_is_seen(path, framework):
+    node, params, changed = moved(path)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6, 2))
+    right = bl.apply(bl.lower(node, "numpy", params=params), x)
+    same = bl.apply(bl.lower(node, framework, params=params), x)
+    wrong = bl.apply(bl.lower(node, framework, params=changed), x)
+    tolerance = TOLERANCES["float64"]["outputs"]
+    assert relative(same, right)[0] <= tolerance
+    assert relative(wrong, right)[0] > 1e6 * tolerance
+
+
+def test_a_dropped_transform_is_seen(framework, monkeypatch):
+    """A kernel of equal sizes that is loaded without its transform has the right shape."""
+    node = bl.infer(bl.Dense(4), (4,), dtype="float64")
+    adapter = find_backend(framework)
+    rule = adapter.rules.table[bl.Dense]
+    flipped = dataclasses.replace(
+        rule.binds["kernel"], transform=find_backend_transform(rule.binds["kernel"].transform)
+    )
+    monkeypatch.setitem(rule.binds, "kernel", flipped)
+    assert not bl.parity(node, backends=[framework], steps=0)
+
+
+def find_backend_transform(transform):
+    from backends._rules import out_first, same
+
+    return same if transform is out_first else out_first
+
+
+def test_the_report_says_where_it_differs(framework, monkeypatch):
+    adapter = find_backend(framework)
+    original = adapter.forward
+    monkeypatch.setattr(
+        type(adapter), "forward", lambda self, m, x, t: original(m, x, t) + 1e-3, raising=True
+    )
+    report = bl.parity(bl.Dense(4), (3,), backends=[framework], steps=0)
+    assert not report
+    assert f"{framework}: outputs output differs by" in str(report)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_infinity_never_pass(bad):
+    wanted = np.ones((2, 3))
+    got = wanted.copy()
+    got[1, 2] = bad
+    error, where = relative(got, wanted)
+    assert error == np.inf
+    assert where == "[1, 2]"
+    assert relative(np.ones((2, 4)), wanted)[0] == np.inf
