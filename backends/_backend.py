@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
@@ -29,6 +30,8 @@ class Backend:
         rules: the rule table.
         helpers: the module with the small public classes that its rules use beside the framework's.
         imports: each name that listings may use, to the line that imports it.
+        setup: each name that listings may use, to the line that makes it after the imports, with
+            {seed} where a seed goes.
     """
 
     name: ClassVar[str]
@@ -36,6 +39,7 @@ class Backend:
     rules: ClassVar[Rules]
     helpers: ClassVar[ModuleType | None] = None
     imports: ClassVar[dict[str, str]]
+    setup: ClassVar[dict[str, str]] = {}
 
     def program(self, node: Node) -> Program:
         """The network as this backend's native expression."""
@@ -50,7 +54,7 @@ class Backend:
     def namespace(self, seed: int) -> dict[str, Any]:
         """What the names in expressions stand for."""
         names: dict[str, Any] = {}
-        for line in self.imports.values():
+        for line in (*self.imports.values(), *self.setup.values()):
             exec(line.format(seed=seed), names)  # our own lines, the same that listings print
         names |= vars(self.helpers) if self.helpers else {}
         return names | {"float": float}
@@ -86,8 +90,14 @@ class Backend:
         body = self.body(program)
         helpers = self.helper_source(body)
         code = "\n\n\n".join([*helpers, body])
-        lines = self.import_lines(code)
-        return "\n".join(lines) + ("\n\n\n" if helpers else "\n\n") + code + "\n"
+        used = names_in(code)
+        setup = [line.format(seed=0) for name, line in self.setup.items() if name in used]
+        used |= names_in("\n".join(setup))
+        lines = [line for name, line in self.imports.items() if name in used]
+        standard = [line for line in lines if line.split()[1] in sys.stdlib_module_names]
+        others = [line for line in lines if line not in standard]
+        header = "\n\n".join("\n".join(group) for group in (standard, others, setup) if group)
+        return header + ("\n\n\n" if helpers else "\n\n") + code + "\n"
 
     def body(self, program: Program) -> str:
         """The statements that build the model."""
@@ -110,13 +120,6 @@ class Backend:
             needed |= new
             todo = set().union(*(names_in(own[name]) for name in new))
         return [text for name, text in own.items() if name in needed]
-
-    def import_lines(self, code: str) -> list[str]:
-        """The imports that the code needs: those of the standard library first."""
-        used = names_in(code)
-        for name, line in self.imports.items():
-            used |= names_in(line.format(seed=0)) if name in used else set()
-        return [line.format(seed=0) for name, line in self.imports.items() if name in used]
 
 
 def names_in(code: str) -> set[str]:

@@ -265,8 +265,8 @@ class FlaxBackend(Backend):
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "nnx": "from flax import nnx",
-        "rngs": "rngs = nnx.Rngs({seed})",
     }
+    setup = {"rngs": "rngs = nnx.Rngs({seed})"}
 
     def program(self, node: Node) -> Program:
         program = super().program(node)

@@ -242,11 +242,8 @@ class NumpyBackend(Backend):
     layout = None
     rules = rule
     helpers = numpy_modules
-    imports = {
-        "math": "import math",
-        "np": "import numpy as np",
-        "rng": "rng = np.random.default_rng({seed})",
-    }
+    imports = {"math": "import math", "np": "import numpy as np"}
+    setup = {"rng": "rng = np.random.default_rng({seed})"}
 
     def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:
         """The layer, and the one of its dicts that holds the parameter."""

@@ -121,8 +121,10 @@ def origin(model: Any, node: Node | None = None) -> Origin:
             f"this {type(model).__name__} was not made by lower, so its blocks are unknown. "
             "Give the node that it belongs to: node=..."
         )
-    package = next(c.__module__.partition(".")[0] for c in type(model).__mro__[:-1][::-1])
-    adapter = find_backend({"backends": "numpy"}.get(package, package))
+    packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
+    # Keras first: its models are also modules of the engine underneath.
+    names = [name for name in ("keras", "flax", "torch") if name in packages]
+    adapter = find_backend(names[0] if names else "numpy")
     return Origin(node, adapter, adapter.program(node).bindings)
 
 

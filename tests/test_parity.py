@@ -8,6 +8,7 @@ from cases import CASES
 from conftest import FRAMEWORKS, need
 
 import blocks as bl
+from backends._rules import out_first, same
 from blocks._backends import find_backend
 from blocks._parity import TOLERANCES, relative
 
@@ -59,7 +60,7 @@ def check(case, block, layout, framework, **options):
     assert report, f"\n{report}"
 
 
-@pytest.mark.parametrize(("case", "block", "layout"), runs())
+@pytest.mark.parametrize(("case", "block", "layout"), [*runs()])
 def test_float64(case, block, layout, framework):
     """Forward, gradients, training mode and running state mean the same."""
     if reason := UNSUPPORTED.get((framework, case.name)):
@@ -70,7 +71,7 @@ def test_float64(case, block, layout, framework):
         check(case, block, layout, framework, dtype="float64", steps=0)
 
 
-@pytest.mark.parametrize(("case", "block", "layout"), bases())
+@pytest.mark.parametrize(("case", "block", "layout"), [*bases()])
 def test_float32_with_training(case, block, layout, backend):
     check(case, block, layout, backend, dtype="float32", steps=5)
 
@@ -126,15 +127,13 @@ def test_a_dropped_transform_is_seen(framework, monkeypatch):
     adapter = find_backend(framework)
     rule = adapter.rules.table[bl.Dense]
     flipped = dataclasses.replace(
-        rule.binds["kernel"], transform=find_backend_transform(rule.binds["kernel"].transform)
+        rule.binds["kernel"], transform=another(rule.binds["kernel"].transform)
     )
     monkeypatch.setitem(rule.binds, "kernel", flipped)
     assert not bl.parity(node, backends=[framework], steps=0)
 
 
-def find_backend_transform(transform):
-    from backends._rules import out_first, same
-
+def another(transform):
     return same if transform is out_first else out_first
 
 
