@@ -13,7 +13,7 @@ from typing import Any
 from blocks._block import Block, Combinator, Wiring
 from blocks._errors import FieldError, ShapeError, did_you_mean, place
 from blocks._fields import as_index
-from blocks._spec import LAYOUTS, Node, ParamSpec, Spec, ValueSpec, join, map_value, shapes
+from blocks._spec import LAYOUTS, Node, ParamSpec, Spec, ValueSpec, join, leaves, shapes
 from blocks.combine import Shared
 
 DTYPES = ("float32", "float64")
@@ -99,7 +99,7 @@ class Inference:
         self.dtype = dtype
         self.shared: dict[str, tuple[str, Block]] = {}  # name -> path and block of the first use
         self.specs: dict[str, ParamSpec] = {}  # canonical path -> spec
-        self.origins: dict[int, Node] = {}  # id of a spec -> the leaf that made it
+        self.origins: dict[int, Node] = {}  # id of a spec -> the node that made it
 
     def run(self, block: Block, x: ValueSpec) -> Node:
         stack = [self.enter(block, "", "", "", x)]
@@ -119,6 +119,7 @@ class Inference:
                 node = frame.node(stop.value, resolved=frame.form.resolve(stop.value))
             except ShapeError as error:
                 raise self.explain(error, stack[-1]) from None
+            self.note_origin(node)
             stack.pop()
             if not stack:
                 return node
@@ -148,8 +149,13 @@ class Inference:
         params = {k: replace(p, dtype=self.dtype) for k, p in leaf.param_specs(frame.x).items()}
         self.tie(frame, params)
         node = frame.node(out, params=params, resolved=leaf.resolve(frame.x))
-        map_value(lambda spec: self.origins.setdefault(id(spec), node), out)
         return node
+
+    def note_origin(self, node: Node) -> None:
+        """Remember who made a value; a block that hands its input on made nothing."""
+        if node.out_spec is not node.in_spec:
+            for made in (node.out_spec, *leaves(node.out_spec)):
+                self.origins.setdefault(id(made), node)
 
     def tie(self, frame: Frame, params: dict[str, ParamSpec]) -> None:
         """Refuse a shared block whose parameters would need another shape at a later use."""

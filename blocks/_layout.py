@@ -66,7 +66,7 @@ class Layout:
 
     def __init__(self, root: Node, program: str, native: str):
         self.program, self.native = program, native
-        self.layouts = (program, native)
+        self.layouts = (native, program)  # native first: it wins among equals
         self.prices: dict[int, Prices] = {}
         for node in reversed(list(root.walk())):  # children before parents
             self.prices[id(node)] = self.price(node)
@@ -88,9 +88,8 @@ class Layout:
                 return {(layout, layout): 0 for layout in self.layouts}
             only = self.native if role == "spatial" else self.program
             return {(only, only): 0}
-        ends = [self.program]
-        if not isinstance(node.out_spec, tuple) and getattr(node.form, "merge", "") != "stack":
-            ends.append(self.native)
+        fixed = isinstance(node.out_spec, tuple) or getattr(node.form, "merge", "") == "stack"
+        ends = [self.program] if fixed else list(self.layouts)
         starts = [self.program] if isinstance(node.in_spec, tuple) else list(self.layouts)
         price = self.fork_price if node.form.fork else self.chain_price
         prices = {(a, b): price(node, a, b) for a in starts for b in ends}
@@ -113,13 +112,11 @@ class Layout:
 
     def fit(self, node: Node, start: str, end: str) -> tuple[float, Ports]:
         """The cheapest ports of a node between two given layouts, and the price with permutes."""
-        return min(
-            (
-                self.convert(node.in_spec, start, a) + price + self.convert(node.out_spec, b, end),
-                (a, b),
-            )
+        prices = [
+            (self.convert(node.in_spec, start, a) + price + self.convert(node.out_spec, b, end), (a, b))
             for (a, b), price in self.prices[id(node)].items()
-        )
+        ]
+        return min(prices, key=lambda priced: priced[0])
 
     def route(self, node: Node, start: str, end: str) -> tuple[float, list[Ports]]:
         """The cheapest ports of each child of a chain; among equals, permutes come late."""
@@ -143,11 +140,12 @@ class Layout:
     # Building, top down
 
     def fitted(self, node: Node, ports: Ports, name: str) -> Generator[Any, Any, Node]:
-        """The node between two layouts, in a chain with permutes if it cannot convert itself."""
-        if ports in self.prices[id(node)]:
-            return replace((yield self.built(node, ports)), name=name)
+        """The node between two layouts: alone if it can convert itself, else among permutes."""
         start, end = ports
         _, inner = self.fit(node, start, end)
+        chain = isinstance(node.form, Combinator) and not node.form.fork
+        if inner == ports or (chain and ports in self.prices[id(node)]):
+            return replace((yield self.built(node, ports)), name=name)
         built = replace((yield self.built(node, inner)), name="block")
         children = [
             *self.permutes(node, 0, node.in_spec, start, inner[0]),

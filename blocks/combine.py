@@ -22,7 +22,7 @@ def a_block(block: Any, label: str, value: Any) -> Block:
     """Accept a block; a class or anything else is a slip that is easily said."""
     if isinstance(value, Block):
         return value
-    hint = f"Write {value.__name__}(...)." if isinstance(value, type) else ""
+    hint = f"Write {value.__name__}(...)." if callable(value) else ""
     raise fields.refuse(label, "a block", value, hint)
 
 

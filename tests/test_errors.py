@@ -1,0 +1,369 @@
+"""Messages, to the letter: what is wrong, where, both numbers, where they came from, the repair."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+from conftest import need
+
+import blocks as bl
+from blocks import _backends
+
+BUILD = [
+    (
+        lambda: bl.Conv(8, 3),
+        "Conv.kernel_size must be a tuple of positive ints, got 3. "
+        "For two spatial axes write kernel_size=(3, 3).",
+    ),
+    (lambda: bl.Conv(32, (3, 3), groups=3), "Conv.groups=3 does not divide features=32."),
+    (
+        lambda: bl.Conv(8, (3, 3), padding=1),
+        "Conv.padding must be 'same', 'valid' or pairs, got 1. Write padding=((1, 1), (1, 1)).",
+    ),
+    (
+        lambda: bl.Conv(8, (3, 3), padding=(1, 1)),
+        "Conv.padding must be 'same', 'valid' or 2 pairs such as ((1, 1), (1, 1)), got (1, 1).",
+    ),
+    (
+        lambda: bl.Conv(8, (3, 3), stride=(1, 2, 3)),
+        "Conv.stride must be a positive int, or 2 of them as kernel_size=(3, 3) has, "
+        "got (1, 2, 3).",
+    ),
+    (
+        lambda: bl.MaxPool((2, 2), padding=((2, 0), (0, 0))),
+        "MaxPool.padding must be smaller than kernel_size=(2, 2), got ((2, 0), (0, 0)). "
+        "A window of padding alone has no value.",
+    ),
+    (lambda: bl.Dense(0), "Dense.features must be a positive int, got 0."),
+    (lambda: bl.Dense(2.5), "Dense.features must be a positive int, got 2.5."),
+    (lambda: bl.Dense(True), "Dense.features must be a positive int, got True."),
+    (lambda: bl.Dense(3, use_bias=1), "Dense.use_bias must be True or False, got 1."),
+    (lambda: bl.Dropout(1.0), "Dropout.rate must be a number >= 0 and < 1, got 1.0."),
+    (lambda: bl.BatchNorm(decay=1.5), "BatchNorm.decay must be a number >= 0 and <= 1, got 1.5."),
+    (
+        lambda: bl.LayerNorm((0, 1)),
+        "LayerNorm.axes must be trailing axes such as (-1,) or (-2, -1), got (0, 1).",
+    ),
+    (
+        lambda: bl.Activation("relu", slope=0.1),
+        "Activation.slope=0.1 has no meaning for 'relu'.",
+    ),
+    (
+        lambda: bl.Residual(bl.Dense(3), merge="plus"),
+        "Residual.merge must be one of 'add', 'multiply', 'mean', 'max', 'concat', got 'plus'.",
+    ),
+    (
+        lambda: bl.Sequential(bl.Dense(3), bl.ReLU),
+        f"Sequential[1] must be a block, got {bl.ReLU!r}. Write ReLU(...).",
+    ),
+    (lambda: bl.Parallel(), "Parallel needs at least one branch, got none."),
+    (
+        lambda: bl.Permute((0, 2)),
+        "Permute.axes must hold each of 0 to 1 once, got (0, 2).",
+    ),
+    (
+        lambda: bl.Sequential(**{"a/b": bl.Dense(3)}),
+        "Sequential has a child named 'a/b'; use a Python name.",
+    ),
+    (
+        lambda: bl.infer(bl.Dense(3), 20),
+        "input_shape must be a tuple of sizes, got 20. Write (20,).",
+    ),
+    (
+        lambda: bl.infer(bl.Dense(3), (0,)),
+        "input_shape must hold positive ints or None, got (0,).",
+    ),
+    (
+        lambda: bl.infer(bl.Dense(3), (4,), layout="channel_last"),
+        "layout must be one of 'channels_last', 'channels_first', got 'channel_last'. "
+        "Did you mean 'channels_last'?",
+    ),
+    (
+        lambda: bl.infer(
+            bl.Sequential(bl.Shared("a", bl.Dense(3)), bl.Shared("a", bl.Dense(4))), (3,)
+        ),
+        "Shared('a') holds Dense(features=4) at '1', but Dense(features=3) at '0'. "
+        "Give one of them another name.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), BUILD, ids=[m[:40] for _, m in BUILD])
+def test_field_errors(build, message):
+    with pytest.raises(bl.FieldError) as error:
+        build()
+    assert str(error.value) == message
+
+
+BODY = bl.Sequential(bl.Dense(96), bl.ReLU(), bl.Dense(48))
+
+SHAPE = [
+    (
+        bl.Sequential(encoder=bl.Sequential(bl.ReLU(), bl.Residual(BODY))),
+        (16, 64),
+        "Residual at 'encoder/1' adds its body to its input, so both need one shape.\n"
+        "  input (16, 64), body (16, 48) from Dense(features=48) at 'encoder/1/body/2'.\n"
+        "  Set features=64, or add shortcut=Dense(features=48).",
+    ),
+    (
+        bl.Sequential(stem=bl.Sequential(bl.ReLU(), bl.Flatten(), bl.Conv(4, (3, 3)))),
+        (8, 8, 3),
+        "Conv at 'stem/2' needs 2 spatial axes and channels, got (192,).\n"
+        "  (192,) is the output of Flatten at 'stem/1', from (8, 8, 3).\n"
+        "  Move Flatten after the last Conv.",
+    ),
+    (
+        bl.Conv(4, (3, 9)),
+        (8, 7, 3),
+        "Conv at the top has a kernel larger than its input: kernel 9, but axis 1 of (8, 7, 3) "
+        "has 7.\n"
+        "  (8, 7, 3) is the input of the network.\n"
+        "  Use a kernel_size of at most 7 along that axis, or padding='same'.",
+    ),
+    (
+        bl.Sequential(bl.MaxPool((4, 4)), bl.Conv(4, (3, 3), dilation=2)),
+        (12, 13, 3),
+        "Conv at '1' has a kernel larger than its input: kernel 3 with dilation 2 covers 5 cells, "
+        "but axis 0 of (3, 3, 3) has 3.\n"
+        "  (3, 3, 3) is the output of MaxPool at '0', from (12, 13, 3).\n"
+        "  Use a kernel_size of at most 2 along that axis, or padding='same'.",
+    ),
+    (
+        bl.Sequential(bl.Conv(8, (1, 1)), bl.Conv(6, (1, 1), groups=3)),
+        (5, 6, 4),
+        "Conv at '1' has groups=3, which does not divide its 8 input channels.\n"
+        "  (5, 6, 8) is the output of Conv at '0', from (5, 6, 4).\n"
+        "  Use groups=2, or change the channels.",
+    ),
+    (
+        bl.Sequential(bl.Conv(8, (3,)), bl.ReLU()),
+        (5, 6, 4),
+        "Conv at '0' needs 1 spatial axis and channels, got (5, 6, 4).\n"
+        "  (5, 6, 4) is the input of the network.\n"
+        "  Use a kernel_size of length 2.",
+    ),
+    (
+        bl.Sequential(bl.Dense(4), bl.Dense(3, in_features=5)),
+        (7,),
+        "Dense at '1' states in_features=5, but its input has 4.\n"
+        "  (4,) is the output of Dense at '0', from (7,).\n"
+        "  Write in_features=4, or leave it out: it is inferred.",
+    ),
+    (
+        bl.Residual(bl.Conv(8, (3, 3), padding="same")),
+        (5, 6, 4),
+        "Residual at the top adds its body to its input, so both need one shape.\n"
+        "  input (5, 6, 4), body (5, 6, 8) from Conv(features=8, kernel_size=(3, 3), "
+        "padding='same') at 'body'.\n"
+        "  Set features=4, or add shortcut=Conv(features=8, kernel_size=(1, 1)).",
+    ),
+    (
+        bl.Residual(bl.Conv(4, (3, 3), stride=2, padding="same")),
+        (5, 6, 4),
+        "Residual at the top adds its body to its input, so both need one shape.\n"
+        "  input (5, 6, 4), body (3, 3, 4) from Conv(features=4, kernel_size=(3, 3), "
+        "stride=(2, 2), padding='same') at 'body'.\n"
+        "  Keep the spatial sizes in the body, or add a shortcut with the same stride.",
+    ),
+    (
+        bl.Parallel(left=bl.Dense(3), right=bl.Dense(4), merge="add"),
+        (5,),
+        "Parallel at the top merges its branches by 'add', so all need one shape.\n"
+        "  left (3,) from Dense(features=3) at 'left', right (4,) from Dense(features=4) at "
+        "'right'.\n"
+        "  Make every branch end in (3,).",
+    ),
+    (
+        bl.Parallel(bl.Conv(3, (1, 1)), bl.Conv(3, (2, 1))),
+        (5, 6, 2),
+        "Parallel at the top joins its outputs along axis 2, so all other sizes must be equal.\n"
+        "  0 (5, 6, 3) from Conv(features=3, kernel_size=(1, 1)) at '0', 1 (4, 6, 3) from "
+        "Conv(features=3, kernel_size=(2, 1)) at '1'.",
+    ),
+    (
+        bl.Sequential(bl.Parallel(bl.Dense(3), bl.Dense(4), merge="tuple"), bl.Dense(5)),
+        (5,),
+        "Dense at '1' takes one tensor, got a tuple of 2.\n"
+        "  ((3,), (4,)) is the output of Parallel at '0', from (5,).",
+    ),
+    (
+        bl.Sequential(bl.Flatten(), bl.Dense(3)),
+        (None, 4),
+        "Dense at '1' needs a known number of input features, got any length in (None,).\n"
+        "  (None,) is the output of Flatten at '0', from (None, 4).\n"
+        "  Give that size to infer.",
+    ),
+    (
+        bl.Sequential(bl.Shared("t", bl.Dense(3)), bl.Dense(5), bl.Shared("t", bl.Dense(3))),
+        (4,),
+        "Shared at '2' shares kernel with '0', where it has shape (4, 3), but needs (5, 3) here.\n"
+        "  (5,) is the output of Dense at '1', from (3,).\n"
+        "  Use blocks of its own here, or bring the input to the same size.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "shape", "message"), SHAPE, ids=[m[:40] for *_, m in SHAPE])
+def test_shape_errors(block, shape, message):
+    with pytest.raises(bl.ShapeError) as error:
+        bl.infer(block, shape)
+    assert str(error.value) == message
+    assert error.value.path is not None
+    assert error.value.block is not None
+
+
+NODE = bl.infer(bl.Sequential(bl.Dense(4), bl.Dense(3)), (5,))
+
+BATCH = [
+    (
+        np.zeros((2, 6)),
+        "the network takes an array (batch, 5), got (2, 6).\n"
+        "  Bring the batch to (5,) after its first axis.",
+    ),
+    (
+        np.zeros(5),
+        "the network takes an array (batch, 5), got (5,).\n"
+        "  The batch axis is missing: write x[None] for a batch of one.",
+    ),
+    ((np.zeros((2, 5)),) * 2, "the network takes one array, got a tuple of 2."),
+]
+
+
+@pytest.mark.parametrize(("x", "message"), BATCH, ids=[m[:50] for _, m in BATCH])
+def test_a_batch_that_does_not_fit(x, message, backend):
+    with pytest.raises(bl.ShapeError) as error:
+        bl.apply(bl.lower(NODE, backend), x)
+    assert str(error.value) == message
+
+
+def test_a_batch_in_the_other_layout(backend):
+    model = bl.lower(bl.Conv(4, (3, 3)), backend, input_shape=(8, 9, 3))
+    with pytest.raises(bl.ShapeError) as error:
+        bl.apply(model, np.zeros((2, 3, 8, 9)))
+    assert str(error.value) == (
+        "the network takes an array (batch, 8, 9, 3), got (2, 3, 8, 9).\n"
+        "  This looks like channels_first; the network is channels_last."
+    )
+
+
+def test_a_cotangent_that_does_not_fit(backend):
+    with pytest.raises(bl.ShapeError, match=r"the cotangent takes an array \(batch, 3\)"):
+        bl.gradients(bl.lower(NODE, backend), np.zeros((2, 5)), np.zeros((2, 4)))
+    with pytest.raises(bl.ShapeError, match="the cotangent needs one batch size"):
+        bl.gradients(bl.lower(NODE, backend), np.zeros((2, 5)), np.zeros((4, 3)))
+
+
+def test_parameters_that_do_not_fit_are_listed_together(backend):
+    params = bl.init(NODE)
+    params["0/kernel"] = params["0/kernel"].T
+    params["1/weight"] = params.pop("1/kernel")
+    model = bl.lower(NODE, backend)
+    before = bl.params_of(model)
+    for attempt in (
+        lambda: bl.lower(NODE, backend, params=params),
+        lambda: bl.load_params(model, params),
+    ):
+        with pytest.raises(bl.ParamError) as error:
+            attempt()
+        assert str(error.value) == (
+            "3 parameters do not fit.\n"
+            "  0/kernel: expected (5, 4), got (4, 5). Canonical kernels are (in, out); this looks "
+            "transposed.\n"
+            "  1/kernel: missing, expected (4, 3).\n"
+            "  1/weight: unknown."
+        )
+    after = bl.params_of(model)
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_a_torch_kernel_of_a_conv_is_recognised():
+    node = bl.infer(bl.Conv(8, (3, 2)), (5, 6, 4))
+    params = bl.init(node) | {"kernel": np.zeros((8, 4, 3, 2))}
+    with pytest.raises(bl.ParamError, match=re.escape("this looks like (out, in, *window)")):
+        bl.lower(node, "numpy", params=params)
+
+
+def test_an_unknown_backend():
+    with pytest.raises(bl.BackendError) as error:
+        bl.lower(NODE, "pytorch")
+    assert str(error.value) == (
+        "unknown backend 'pytorch'. Known: flax, keras, numpy, torch. Did you mean 'torch'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "module"), [("torch", "torch"), ("keras", "keras"), ("flax", "jax")]
+)
+def test_a_framework_that_is_not_installed(backend, module, monkeypatch):
+    for name in list(sys.modules):
+        if name.partition(".")[0] == module or name == f"backends.{backend}":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr(sys.modules["backends"], backend, raising=False)
+    _backends.find_backend.cache_clear()
+    try:
+        with pytest.raises(ImportError) as error:
+            bl.lower(NODE, backend)
+    finally:
+        _backends.find_backend.cache_clear()
+    assert isinstance(error.value, bl.BackendError)
+    assert str(error.value) == (
+        f"backend '{backend}' needs {module}, which is not installed. "
+        f"Install it with: pip install 'isoblocks[{backend}]'"
+    )
+
+
+def test_a_model_from_elsewhere_is_refused_by_name():
+    need("torch")
+    import torch
+
+    with pytest.raises(bl.BlockError) as error:
+        bl.params_of(torch.nn.Linear(3, 2))
+    assert str(error.value) == (
+        "this Linear was not made by lower, so its blocks are unknown. "
+        "Give the node that it belongs to: node=..."
+    )
+
+
+def test_a_name_that_torch_cannot_give():
+    need("torch")
+    with pytest.raises(bl.UnsupportedError) as error:
+        bl.lower(bl.Sequential(forward=bl.Dense(3)), "torch", input_shape=(2,))
+    assert str(error.value) == (
+        "torch cannot name a child 'forward' at the top: nn.Sequential has an attribute of that "
+        "name.\n  Give the child another name."
+    )
+
+
+FIT = [
+    ((np.zeros((6, 5)), np.zeros(5, int)), "cross_entropy", "one target for each input, got 6"),
+    ((np.zeros((6, 5)), np.full(6, 3)), "cross_entropy", "labels from 0 to 2, got 3 to 3"),
+    ((np.zeros((6, 5)), np.zeros((6, 3))), "cross_entropy", "one integer label for each output"),
+    ((np.zeros((6, 5)), np.zeros((6, 2))), "mse", r"mse needs targets \('batch', 3\)"),
+    ((np.zeros((6, 4)), np.zeros((6, 3))), "mse", r"takes an array \(batch, 5\), got \(6, 4\)"),
+]
+
+
+@pytest.mark.parametrize(("data", "loss", "message"), FIT, ids=[m[:30] for *_, m in FIT])
+def test_data_that_does_not_fit_training(data, loss, message, backend):
+    with pytest.raises(bl.ShapeError, match=message):
+        bl.fit(bl.lower(NODE, backend), data, loss=loss)
+
+
+def test_a_loss_that_is_unknown():
+    with pytest.raises(bl.FieldError, match="loss must be one of 'cross_entropy', 'mse'"):
+        bl.fit(bl.lower(NODE, "numpy"), (np.zeros((1, 5)), np.zeros(1, int)), loss="entropy")
+
+
+def test_the_tree_of_errors():
+    for kind in (
+        bl.FieldError,
+        bl.ShapeError,
+        bl.ParamError,
+        bl.BackendError,
+        bl.MissingRuleError,
+        bl.UnsupportedError,
+    ):
+        assert issubclass(kind, bl.BlockError)
+    assert issubclass(bl.BlockError, ValueError)
