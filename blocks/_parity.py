@@ -81,6 +81,7 @@ class Report:
         return self.controlled and all(self.backends)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title=f"Parity in {self.dtype}, against the reference in float64")
@@ -95,12 +96,12 @@ class Report:
         yield table
         for report in self.backends:
             for text in (*report.facts, *report.notes):
-                yield f"{report.backend}: {text}"
+                yield escape(f"{report.backend}: {text}")
             for d in report.differences:
                 if not d:
                     yield (
                         f"[red]{report.backend}: {d.level} {d.kind} differs by {d.error:.1e} "
-                        f"at {d.where}; allowed {d.tolerance:.0e}[/]"
+                        f"at {escape(d.where)}; allowed {d.tolerance:.0e}[/]"
                     )
         seen = "seen" if self.controlled else "[red]NOT SEEN: the comparison is blind[/]"
         yield f"Control: one parameter changed by 1 % moves the outputs by {self.control:.1e}: {seen}."

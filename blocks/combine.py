@@ -235,6 +235,9 @@ class Shared(Composite):
     The second and later uses must hold the same block. Their parameters have the path of the first.
 
     Shape: that of the block.
+    Fields:
+        key: the name, a Python identifier.
+        block: what is used again.
 
     >>> import blocks as bl
     >>> layer = bl.Shared("tied", bl.Dense(5))

@@ -97,6 +97,8 @@ def demo(*, epochs: int = 8, plot: str | None = None) -> list[Run]:
         epochs: how often the training digits are seen.
         plot: a PNG file for the curves.
     """
+    from rich.markup import escape
+
     console = Console()
     data, node = Digits.load(), infer(network(), INPUT)
     with console.status("importing frameworks"), silenced():
@@ -117,7 +119,7 @@ def demo(*, epochs: int = 8, plot: str | None = None) -> list[Run]:
     for line in agreement(runs):
         console.print(line)
     for name, error in missing().items():
-        console.print(f"[yellow]Not compared: {name}.[/] {error}")
+        console.print(f"[yellow]Not compared: {name}.[/] {escape(error)}")
     if plot:
         draw(runs, Path(plot))
         console.print(f"Curves drawn to {plot}.")

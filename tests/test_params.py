@@ -1,0 +1,171 @@
+"""Parameters and inference, without any framework."""
+
+import numpy as np
+import pytest
+
+import blocks as bl
+from blocks.initializers import NAMED, Array, Orthogonal, Uniform, fans
+
+
+def drawn(block, shape, seed=0):
+    return bl.init(bl.infer(block, shape), seed)
+
+
+def test_inserting_a_block_does_not_reshuffle_its_neighbours():
+    plain = drawn(bl.Sequential(first=bl.Dense(4), last=bl.Dense(4)), (4,))
+    longer = drawn(bl.Sequential(first=bl.Dense(4), new=bl.Dense(4), last=bl.Dense(4)), (4,))
+    assert np.array_equal(plain["last/kernel"], longer["last/kernel"])
+    assert not np.array_equal(longer["new/kernel"], longer["last/kernel"])
+
+
+def test_a_seed_gives_the_same_numbers_and_another_others():
+    block = bl.Conv(4, (3, 2))
+    one, same, other = (drawn(block, (5, 6, 3), seed)["kernel"] for seed in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_every_backend_starts_from_the_same_numbers(backend):
+    net = bl.Sequential(bl.Conv(4, (3, 2)), bl.BatchNorm(), bl.Flatten(), bl.Dense(3))
+    node = bl.infer(net, (5, 6, 2))
+    found = bl.params_of(bl.lower(node, backend, seed=7))
+    wanted = bl.init(node, 7)
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[p], wanted[p]) for p in wanted)
+
+
+def test_native_first_parameters_are_the_framework_own(backend):
+    node = bl.infer(bl.Dense(40), (50,))
+    native = bl.params_of(bl.lower(node, backend, init="native"))
+    assert native["kernel"].shape == (50, 40)
+    assert not np.array_equal(native["kernel"], bl.init(node)["kernel"])
+    assert np.std(native["kernel"]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("glorot_uniform", np.sqrt(2 / (6 * 30 + 6 * 40))),
+        ("glorot_normal", np.sqrt(2 / (6 * 30 + 6 * 40))),
+        ("he_uniform", np.sqrt(2 / (6 * 30))),
+        ("he_normal", np.sqrt(2 / (6 * 30))),
+        ("lecun_uniform", np.sqrt(1 / (6 * 30))),
+        ("lecun_normal", np.sqrt(1 / (6 * 30))),
+        ("normal", 0.05),
+        ("uniform", 0.05 / np.sqrt(3)),
+        ("zeros", 0.0),
+    ],
+)
+def test_the_spread_of_named_initialisers(name, std):
+    kernel = drawn(bl.Conv(40, (3, 2), kernel_init=name), (5, 6, 30))["kernel"]
+    assert np.std(kernel) == pytest.approx(std, rel=0.03)
+    assert np.mean(kernel) == pytest.approx(0, abs=0.01)
+
+
+def test_fans_count_the_window():
+    assert fans((3, 2, 5, 7)) == (30, 42)
+    assert fans((5, 7)) == (5, 7)
+    assert fans((4,)) == (4, 4)
+
+
+def test_orthogonal_kernels():
+    q = Orthogonal(2.0).draw(np.random.default_rng(0), (3, 2, 4))
+    np.testing.assert_allclose(q.reshape(6, 4).T @ q.reshape(6, 4), 4 * np.eye(4), atol=1e-12)
+    wide = Orthogonal().draw(np.random.default_rng(0), (3, 5))
+    np.testing.assert_allclose(wide @ wide.T, np.eye(3), atol=1e-12)
+
+
+def test_array_initialisers_are_exact_and_fit():
+    sobel = Array([[1.0], [2.0]])
+    assert np.array_equal(drawn(bl.Dense(1, kernel_init=sobel), (2,))["kernel"], [[1], [2]])
+    with pytest.raises(bl.FieldError, match=r"shape \(2, 1\), but its parameter has shape \(3, 1\)"):
+        drawn(bl.Dense(1, kernel_init=sobel), (3,))
+
+
+def test_initialisers_are_values():
+    assert Uniform(0, 1) == Uniform(0.0, 1.0)
+    assert Array([[1, 2]]) == Array(np.array([[1.0, 2.0]]))
+    assert hash(bl.Dense(2, kernel_init=Array([[1, 2]])))
+    assert eval(repr(Array([[1, 2]])), {"initializers": bl.initializers}) == Array([[1, 2]])
+    assert all(eval(repr(i), {"initializers": bl.initializers}) == i for i in NAMED.values())
+
+
+def test_blocks_are_values():
+    assert bl.Conv(4, [3, 2], stride=2) == bl.Conv(4, (3, 2), stride=(2, 2))
+    assert bl.MaxPool((2, 3)) == bl.MaxPool((2, 3), stride=(2, 3))
+    assert bl.Dense(np.int64(4)) == bl.Dense(4)
+    assert len({bl.Dense(4), bl.Dense(4), bl.Dense(5)}) == 2
+    with pytest.raises(AttributeError):
+        bl.Dense(4).features = 5
+
+
+def test_counts_leave_out_repeated_uses():
+    tied = bl.Shared("tied", bl.Dense(8))
+    node = bl.infer(bl.Sequential(bl.Dense(8), tied, bl.ReLU(), tied, bl.Dense(1)), (4,))
+    assert bl.count(node) == 40 + 72 + 9
+    with_state = bl.infer(bl.BatchNorm(), (5,))
+    assert bl.count(with_state) == 20
+    assert bl.count(with_state, trainable=True) == 10
+    assert bl.count(with_state, trainable=False) == 10
+
+
+def test_shared_gradients_are_summed(backend):
+    """Both uses add to one gradient, and a step moves one set of parameters."""
+    tied = bl.Shared("tied", bl.Dense(3, bias_init="normal"))
+    node = bl.infer(bl.Sequential(tied, bl.Tanh(), tied), (3,), dtype="float64")
+    model = bl.lower(node, backend, seed=1)
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    found = bl.gradients(model, x, w)["0/kernel"]
+    params, step = bl.init(node, 1), 1e-6
+
+    def loss(kernel):
+        changed = bl.lower(node, "numpy", params=params | {"0/kernel": kernel})
+        return float((bl.apply(changed, x) * w).sum())
+
+    for at in np.ndindex(3, 3):
+        delta = np.zeros((3, 3))
+        delta[at] = step
+        kernel = params["0/kernel"]
+        slope = (loss(kernel + delta) - loss(kernel - delta)) / (2 * step)
+        assert found[at] == pytest.approx(slope, rel=1e-6, abs=1e-7)
+    bl.fit(model, (x, w), loss="mse", optimizer=bl.SGD(0.1))
+    assert bl.params_of(model).keys() == params.keys()
+
+
+def test_any_length(backend):
+    """A sequence axis of any length, where no parameter needs it."""
+    net = bl.Sequential(bl.Conv(4, (3,), padding="same"), bl.BatchNorm(), bl.ReLU(), bl.Dense(3))
+    node = bl.infer(net, (None, 2), dtype="float64")
+    assert node.out_spec.shape == (None, 3)
+    model = bl.lower(node, backend)
+    reference = bl.lower(node, "numpy")
+    for length in (5, 8):
+        x = np.random.default_rng(length).normal(size=(2, length, 2))
+        np.testing.assert_allclose(bl.apply(model, x), bl.apply(reference, x), atol=1e-12)
+
+
+def test_any_length_with_a_stride_needs_pairs():
+    with pytest.raises(bl.ShapeError, match="needs a known size for padding='same' with stride 2"):
+        bl.infer(bl.Conv(4, (3,), stride=2, padding="same"), (None, 2))
+
+
+def test_the_summary_adds_up():
+    net = bl.Sequential(
+        bl.Conv(8, (3, 3), padding="same", groups=2), bl.ReLU(), bl.Flatten(), bl.Dense(5)
+    )
+    summary = net.summary((6, 7, 4))
+    text = str(summary)
+    assert summary.params == 3 * 3 * 2 * 8 + 8 + 336 * 5 + 5
+    assert summary.multiply_adds == 6 * 7 * 8 * 3 * 3 * 2 + 336 * 5
+    assert f"{summary.params:,} parameters" in text
+    assert "│ 0    │ Conv       │ (6, 7, 8) │" in text
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_sizes_of_same_padding(size, kernel, stride):
+    """ceil(size / stride) windows, whatever the kernel."""
+    conv = bl.Conv(2, (kernel,), stride=stride, padding="same")
+    assert bl.infer(conv, (size, 1)).out_spec.shape == (-(-size // stride), 2)
