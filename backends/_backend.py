@@ -55,7 +55,7 @@ class Backend:
         """What the names in expressions stand for."""
         names: dict[str, Any] = {}
         for line in (*self.imports.values(), *self.setup.values()):
-            exec(line.format(seed=seed), names)  # our own lines, the same that listings print
+            exec(line.format(seed=seed), names)  # noqa: S102  (our own lines, as listings print them)
         names |= vars(self.helpers) if self.helpers else {}
         return names | {"float": float}
 

@@ -62,7 +62,8 @@ def optional(value: Any, default: Any) -> Optional:
 
 def call(function: str, /, *args: Any, **kwargs: Any) -> Call:
     """A call as data; keyword arguments may be `optional`."""
-    shown, implied = [], []
+    shown: list[tuple[str, Any]] = []
+    implied: list[tuple[str, Any]] = []
     for name, value in kwargs.items():
         if isinstance(value, Optional):
             kind = implied if value.value == value.default else shown

@@ -25,9 +25,7 @@ class TensorFlow:
             tape.watch([v.value for v in variables])
             y = model(x, training=training)
         wanted = [*inputs, *(v.value for v in variables)]
-        grads = tape.gradient(
-            leaves(y), wanted, leaves(cotangent), tf.UnconnectedGradients.ZERO
-        )
+        grads = tape.gradient(leaves(y), wanted, leaves(cotangent), tf.UnconnectedGradients.ZERO)
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
@@ -45,9 +43,7 @@ class Torch:
         x = map_value(lambda a: a.detach().requires_grad_(), x)
         y = model(x, training=training)
         wanted = [*leaves(x), *(v.value for v in variables)]
-        grads = torch.autograd.grad(
-            leaves(y), wanted, leaves(cotangent), materialize_grads=True
-        )
+        grads = torch.autograd.grad(leaves(y), wanted, leaves(cotangent), materialize_grads=True)
         return grads[: len(leaves(x))], grads[len(leaves(x)) :]
 
 
@@ -74,9 +70,7 @@ class Jax:
         for variable, value in zip(model.non_trainable_variables, new, strict=True):
             variable.assign(value)
         dweights, dx = back(cotangent)
-        by_variable = {
-            id(v): g for v, g in zip(model.trainable_variables, dweights, strict=True)
-        }
+        by_variable = {id(v): g for v, g in zip(model.trainable_variables, dweights, strict=True)}
         return leaves(dx), [by_variable[id(v)] for v in variables]
 
 

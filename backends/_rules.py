@@ -117,7 +117,8 @@ class Rules:
 
     def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
-        or (attribute, transform)."""
+        or (attribute, transform).
+        """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             if block in self.table:

@@ -1,6 +1,6 @@
 """Flax: stock `nnx` layers and functions in `nnx.Sequential`s, channels last.
 
-Where nnx has no layer, or one with another meaning, `flax_modules.py` has the smallest that will do:
+Where nnx has no layer, or one with another meaning, `flax_modules.py` has the smallest that does:
 functions with the stated gradient at their kinks, LayerNorm over several axes, the combinators.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,7 @@ def partial(function: str, **kwargs: Any) -> Any:
 @rule(Dense, kernel="kernel", bias="bias")
 def dense(node: Node) -> Any:
     use_bias = optional(node.form.use_bias, True)
-    return layer(
-        node, "nnx.Linear", node.in_spec.shape[-1], node.form.features, use_bias=use_bias
-    )
+    return layer(node, "nnx.Linear", node.in_spec.shape[-1], node.form.features, use_bias=use_bias)
 
 
 # conv
@@ -236,8 +234,8 @@ def parallel(node: Node, children: dict[str, Any]) -> Any:
 
 def merge(node: Node) -> dict[str, Any]:
     """How outputs are merged; the last axis is -1, as Flax users write it."""
-    axis = node.resolved.get("axis")
-    last = axis is None or axis == node.out_spec.rank - 1
+    axis = node.resolved.get("axis", -2)
+    last = axis == -2 or axis == node.out_spec.rank - 1
     return {"merge": node.form.merge, "axis": optional(-1 if last else axis + 1, -1)}
 
 
@@ -258,15 +256,15 @@ class FlaxBackend(Backend):
     name = "flax"
     layout = "channels_last"
     rules = rule
-    helpers = flax_modules
-    imports = {
+    helpers: ClassVar = flax_modules
+    imports: ClassVar = {
         "partial": "from functools import partial",
         "reduce": "from functools import reduce",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "nnx": "from flax import nnx",
     }
-    setup = {"rngs": "rngs = nnx.Rngs({seed})"}
+    setup: ClassVar = {"rngs": "rngs = nnx.Rngs({seed})"}
 
     def program(self, node: Node) -> Program:
         program = super().program(node)

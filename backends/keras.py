@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,8 +30,8 @@ import keras
 
 from backends._backend import Backend
 from backends._expression import Let, Name, call, evaluate, literal, one_line, optional, render
-from backends._rules import Binding, Program, Rules, each
 from backends._keras_engine import ENGINES
+from backends._rules import Binding, Program, Rules, each
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, leaves, map_value
 from blocks._stack import run
@@ -83,7 +83,7 @@ def op(function: str, **kwargs: Any) -> Op:
     return Op(call(f"ops.{function}", **kwargs))
 
 
-LAST = {"data_format": optional("channels_last", "channels_last")}
+LAST: dict[str, Any] = {"data_format": optional("channels_last", "channels_last")}
 
 
 # linear
@@ -171,7 +171,7 @@ def avg_pool(node: Node) -> Any:
     return Join(("mean", "real"), (mean, real), Op(call("ops.divide"), spread=True))
 
 
-def pool(node: Node, function: str, padding: str, suffix: str = "") -> Any:
+def pool(node: Node, function: str, padding: Any, suffix: str = "") -> Any:
     kernel, stride = node.form.kernel_size, node.form.stride
     engine = keras.backend.backend()
     if len(kernel) == 3 and node.dtype == "float64" and engine == "tensorflow":
@@ -229,9 +229,7 @@ def layer_norm(node: Node) -> Any:
 # Kinds whose name is Keras's own are layers.Activation(kind); these are not, or take a number.
 ACTIVATIONS: dict[str, Callable[[Node, Activation], Any]] = {
     "relu": lambda node, a: layer(node, "ReLU"),
-    "leaky_relu": lambda node, a: layer(
-        node, "LeakyReLU", negative_slope=optional(a.slope, 0.3)
-    ),
+    "leaky_relu": lambda node, a: layer(node, "LeakyReLU", negative_slope=optional(a.slope, 0.3)),
     "elu": lambda node, a: layer(node, "ELU", alpha=optional(a.alpha, 1.0)),
     "celu": lambda node, a: op("celu", alpha=optional(a.alpha, 1.0)),
     "gelu_tanh": lambda node, a: op("gelu", approximate=optional(True, True)),
@@ -318,8 +316,6 @@ def pipe(*steps: Any) -> Any:
     return steps[0] if len(steps) == 1 else Pipe(steps)
 
 
-
-
 # Where Keras loses float64
 
 if keras.backend.backend() == "tensorflow":
@@ -341,47 +337,36 @@ class Statement:
 
     def run(self, values: dict[str, Any], namespace: dict[str, Any]) -> Any:
         source = map_names(values.__getitem__, self.source)
-        if self.callee is None:
-            return source
-        if isinstance(self.callee, Op):
-            native = self.callee.call
-            arguments = evaluate(dict((*native.kwargs, *native.implied)), namespace)
-            values = source if self.callee.spread else [source]
-            return evaluate(Name(native.function), namespace)(*values, **arguments)
-        made = values.get(self.callee) if isinstance(self.callee, str) else None
-        made = evaluate(self.callee, namespace) if made is None else made
-        return made if self.source is None else made(source)
+        match self.callee:
+            case None:
+                return source
+            case str(name):
+                return values[name](source)
+            case Op(native, spread):
+                options = evaluate(dict((*native.kwargs, *native.implied)), namespace)
+                inputs = source if spread else [source]
+                return evaluate(Name(native.function), namespace)(*inputs, **options)
+        layer = evaluate(self.callee, namespace)
+        return layer if self.source is None else layer(source)
 
     def code(self) -> str:
-        if isinstance(self.callee, Op):
-            source = as_name(self.source)
-            args = tuple(source) if self.callee.spread else (source,)
-            native = replace(self.callee.call, args=args)
-            return render(native, prefix=f"{self.target} = ")
-        source = code_of(self.source)
-        if self.callee is None:
-            return f"{self.target} = {source}"
-        if isinstance(self.callee, str):
-            return f"{self.target} = {self.callee}({source})"
-        return render(
-            self.callee,
-            prefix=f"{self.target} = ",
-            suffix="" if self.source is None else f"({source})",
-        )
+        source = map_names(Name, self.source)
+        target, brackets = f"{self.target} = ", f"({one_line(source)})"
+        match self.callee:
+            case None:
+                return target + one_line(source)
+            case str(name):
+                return f"{target}{name}{brackets}"
+            case Op(native, spread):
+                args = tuple(source) if spread else (source,)
+                return render(replace(native, args=args), prefix=target)
+        return render(self.callee, prefix=target, suffix="" if source is None else brackets)
 
 
 def map_names(function: Callable[[str], Any], source: Any) -> Any:
     if isinstance(source, (list, tuple)):
         return type(source)(map(function, source))
     return None if source is None else function(source)
-
-
-def as_name(source: Any) -> Any:
-    return map_names(Name, source)
-
-
-def code_of(source: Any) -> str:
-    return "" if source is None else one_line(as_name(source))
 
 
 class Tracer:
@@ -407,7 +392,8 @@ class Tracer:
 
     def trace(self, step: Any, x: str, target: str, shared: str = "") -> Generator[Any, Any, str]:
         """Write a step on the value `x`; returns the name of its result, `target` if it does
-        anything. Layers inside a shared step get variables, so that each is made once."""
+        anything. Layers inside a shared step get variables, so that each is made once.
+        """
         match step:
             case Pipe(steps):
                 for inner in steps:
@@ -450,7 +436,7 @@ class KerasBackend(Backend):
     name = "keras"
     layout = "channels_last"
     rules = rule
-    imports = {
+    imports: ClassVar = {
         "keras": "import keras",
         "layers": "from keras import layers",
         "ops": "from keras import ops",
@@ -505,13 +491,12 @@ class KerasBackend(Backend):
     ) -> tuple[Any, dict[str, np.ndarray]]:
         variables = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
         with self.engine.precision(leaves(x)[0].dtype):
-            arrays = map_value(tensor, x), map_value(tensor, cotangent)
-            dx, dweights = self.engine.gradients(
-                model, *arrays, training, list(variables.values())
-            )
-            found = iter(map(keras.ops.convert_to_numpy, dx))
+            tensors = map_value(tensor, x), map_value(tensor, cotangent)
+            wanted = list(variables.values())
+            dx, dweights = self.engine.gradients(model, *tensors, training, wanted)
+            inputs = iter(map(keras.ops.convert_to_numpy, dx))
             arrays = map(keras.ops.convert_to_numpy, dweights)
-            return map_value(lambda _: next(found), x), dict(zip(variables, arrays, strict=True))
+            return map_value(lambda _: next(inputs), x), dict(zip(variables, arrays, strict=True))
 
     def trainer(
         self, model: Any, loss: str, optimizer: SGD

@@ -1,13 +1,13 @@
 """NumPy: the reference, and the living definition of every block.
 
-It works in the layout of the program, in float32 or float64, on layers from `numpy_modules.py` whose
-backward is written out.
+It works in the layout of the program, in float32 or float64, with layers from `numpy_modules.py`
+whose backward is written out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -241,9 +241,9 @@ class NumpyBackend(Backend):
     name = "numpy"
     layout = None
     rules = rule
-    helpers = numpy_modules
-    imports = {"math": "import math", "np": "import numpy as np"}
-    setup = {"rng": "rng = np.random.default_rng({seed})"}
+    helpers: ClassVar = numpy_modules
+    imports: ClassVar = {"math": "import math", "np": "import numpy as np"}
+    setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
     def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:
         """The layer, and the one of its dicts that holds the parameter."""
@@ -287,7 +287,9 @@ class NumpyBackend(Backend):
             for (w, g), v in zip(model.param(), velocity, strict=True):
                 v *= optimizer.momentum
                 v += g
-                w -= optimizer.learning_rate * (g + optimizer.momentum * v if optimizer.nesterov else v)
+                w -= optimizer.learning_rate * (
+                    g + optimizer.momentum * v if optimizer.nesterov else v
+                )
             return value
 
         return step

@@ -29,7 +29,7 @@ class Layer:
         return self.forward(x, training)
 
     def layers(self):
-        """This layer and all inside it, shared ones once."""
+        """The layer and all inside it, shared ones once."""
         found, todo = {}, [self]
         while todo:
             layer = todo.pop()
@@ -258,9 +258,7 @@ class GlobalAvgPool(Layer):
 class BatchNorm(Layer):
     """y = (x - mean) / sqrt(var + epsilon) * scale + bias, over batch and spatial axes"""
 
-    def __init__(
-        self, channels, epsilon, decay, use_scale=True, use_bias=True, channel_axis=-1
-    ):
+    def __init__(self, channels, epsilon, decay, use_scale=True, use_bias=True, channel_axis=-1):
         super().__init__(
             scale=np.ones(channels) if use_scale else None,
             bias=np.zeros(channels) if use_bias else None,

@@ -1,15 +1,15 @@
 """PyTorch: stock `nn` modules in named `nn.Sequential`s, channels first.
 
 Where a stock module cannot express a block, `torch_modules.py` has the smallest one that can: Conv
-and AvgPool with unequal padding, BatchNorm (torch's running variance is the unbiased one), LayerNorm
-with a bias alone, and the combinators that torch lacks.
+and AvgPool with unequal padding, BatchNorm (torch's running variance is the unbiased one),
+LayerNorm with a bias alone, and the combinators that torch lacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ def dense(node: Node) -> Any:
 def conv(node: Node) -> Any:
     block, rank = node.form, len(node.form.kernel_size)
     pads = node.resolved["padding"]
+    padding: dict[str, Any]
     if symmetric(pads):
         name, padding = f"nn.Conv{rank}d", {"padding": optional(each(before(pads)), 0)}
     elif node.resolved["same"] and set(block.stride) == {1}:
@@ -99,7 +100,7 @@ def pool(node: Node, name: str, outside: Any, **options: Any) -> Any:
 
 
 def pools_natively(node: Node) -> bool:
-    """torch pads both ends of an axis alike, by at most half the window."""
+    """Torch pads both ends of an axis alike, by at most half the window."""
     pads = node.resolved["padding"]
     sizes = zip(before(pads), node.form.kernel_size, strict=True)
     return symmetric(pads) and all(2 * pad <= kernel for pad, kernel in sizes)
@@ -278,8 +279,8 @@ class TorchBackend(Backend):
     name = "torch"
     layout = "channels_first"
     rules = rule
-    helpers = torch_modules
-    imports = {
+    helpers: ClassVar = torch_modules
+    imports: ClassVar = {
         "OrderedDict": "from collections import OrderedDict",
         "reduce": "from functools import reduce",
         "torch": "import torch",

@@ -1,9 +1,9 @@
 """isoblocks: write a network once, as blocks; get it in PyTorch, Keras, Flax and NumPy.
 
-    Block ──infer──▶ Node ──init──▶ Params
-                      ├──lower────▶ nn.Module | keras.Model | nnx.Module | reference
-                      ├──source───▶ the same network as readable framework code
-                      └──params_of▶ Params, back in canonical form
+Block ──infer──▶ Node ──init──▶ Params
+                  ├──lower────▶ nn.Module | keras.Model | nnx.Module | reference
+                  ├──source───▶ the same network as readable framework code
+                  └──params_of▶ Params, back in canonical form
 """
 
 from blocks import initializers
@@ -40,8 +40,8 @@ from blocks.activation import (
     ReLU6,
     Sigmoid,
     SiLU,
-    SoftShrink,
     Softplus,
+    SoftShrink,
     Softsign,
     Tanh,
     TanhShrink,

@@ -180,7 +180,7 @@ def per_axis(default: Any = 1, *, same_as: str = "") -> Any:
 
 
 def padding(default: str, *, below_kernel: bool = False) -> Any:
-    """ "same", "valid", or a (before, after) pair of ints for each spatial axis.
+    """Either "same" or "valid", or a (before, after) pair of ints for each spatial axis.
 
     With `below_kernel`, padding as wide as the kernel is refused: a window would see no input.
     """

@@ -148,8 +148,7 @@ class Inference:
         out = leaf.out_spec(frame.x)
         params = {k: replace(p, dtype=self.dtype) for k, p in leaf.param_specs(frame.x).items()}
         self.tie(frame, params)
-        node = frame.node(out, params=params, resolved=leaf.resolve(frame.x))
-        return node
+        return frame.node(out, params=params, resolved=leaf.resolve(frame.x))
 
     def note_origin(self, node: Node) -> None:
         """Remember who made a value; a block that hands its input on made nothing."""

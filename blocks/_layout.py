@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from blocks._block import Combinator
-from blocks._spec import Node, Spec, ValueSpec, join
+from blocks._spec import Node, ValueSpec, join, leaves
 from blocks._stack import run
 from blocks.combine import Residual, Sequential
 from blocks.shape import Permute
@@ -30,15 +30,11 @@ def layout_pass(node: Node, native: str | None) -> Node:
     Specs in the result are physical: their shapes are those of the arrays that the backend sees.
     Without a native layout, or if it is the program's, that is the node itself.
     """
-    program = next((x.layout for x in tensors(node.in_spec)), native)
+    program: str = leaves(node.in_spec)[0].layout
     if native is None or native == program:
         return node
     layout = Layout(node, program, native)
     return run(layout.fitted(node, (program, program), node.name))
-
-
-def tensors(value: ValueSpec) -> tuple[Spec, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class Layout:
 
     def price(self, node: Node) -> Prices:
         if not isinstance(node.form, Combinator):
-            role = node.form.layout_role  # type: ignore[attr-defined]
+            role = node.form.layout_role
             if role == "elementwise" and not isinstance(node.in_spec, tuple):
                 return {(layout, layout): 0 for layout in self.layouts}
             only = self.native if role == "spatial" else self.program
@@ -113,7 +109,10 @@ class Layout:
     def fit(self, node: Node, start: str, end: str) -> tuple[float, Ports]:
         """The cheapest ports of a node between two given layouts, and the price with permutes."""
         prices = [
-            (self.convert(node.in_spec, start, a) + price + self.convert(node.out_spec, b, end), (a, b))
+            (
+                self.convert(node.in_spec, start, a) + price + self.convert(node.out_spec, b, end),
+                (a, b),
+            )
             for (a, b), price in self.prices[id(node)].items()
         ]
         return min(prices, key=lambda priced: priced[0])
@@ -181,9 +180,7 @@ class Layout:
             children.append((yield self.fitted(child, (start, end), child.name)))
         return children
 
-    def permutes(
-        self, node: Node, index: int, x: ValueSpec, start: str, end: str
-    ) -> list[Node]:
+    def permutes(self, node: Node, index: int, x: ValueSpec, start: str, end: str) -> list[Node]:
         """No node, or the one that brings the value before child `index` to another layout."""
         if start == end or x.rank < 2:
             return []
@@ -194,9 +191,7 @@ class Layout:
         at, home = join(node.path, name), join(node.home, name)
         return [Node(name, at, home, block, block, x.in_layout(start), x.in_layout(end))]
 
-    def physical(
-        self, node: Node, source: Node, ports: Ports, children: list[Node]
-    ) -> Node:
+    def physical(self, node: Node, source: Node, ports: Ports, children: list[Node]) -> Node:
         """The node with specs, and the axis of a merge, as the backend's arrays have them."""
         resolved, out = dict(node.resolved), source.out_spec
         end = ports[1]

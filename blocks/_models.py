@@ -1,8 +1,8 @@
 """The verbs on models: from nodes to native models and listings, and numbers in and out of them.
 
-A native model carries nothing of isoblocks. Which node it was lowered from is remembered here for as
-long as the model lives; for a model that came from elsewhere (a copy, a merge of a split), the verbs
-take its `node`.
+A native model carries nothing of isoblocks. Which node it was lowered from is remembered here for
+as long as the model lives; for a model that came from elsewhere (a copy, a merge of a split), the
+verbs take its `node`.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ def first_params(node: Node, params: Mapping[str, np.ndarray] | None, seed: int)
     return init(node, seed) if params is None else check_params(node, params)
 
 
-def source(
-    network: Node | Block, backend: str, *, input_shape: Any = None, **options: Any
-) -> str:
+def source(network: Node | Block, backend: str, *, input_shape: Any = None, **options: Any) -> str:
     """The network as code that runs with the framework alone and defines `model`.
 
     >>> import blocks as bl
@@ -141,9 +139,7 @@ def params_of(model: Any, *, node: Node | None = None) -> Params:
     return {b.path: b.to_canonical(known.backend.read(inner, b)) for b in known.bindings}
 
 
-def load_params(
-    model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None
-) -> None:
+def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
     """Set all parameters of a model; raises `ParamError` with every mismatch, then sets none."""
     known = origin(model, node)
     write(getattr(model, "_orig_mod", model), known, check_params(known.node, params))
@@ -188,9 +184,7 @@ def gradients(
     x = batch(known.node, x)
     weight = fitted(cotangent, known.node.out_spec, "the cotangent", leaves(x)[0].shape[0])
     dx, native = known.backend.gradients(inner, x, weight, training, known.bindings)
-    canonical = {
-        b.path: b.to_canonical(native[b.path]) for b in known.bindings if b.spec.trainable
-    }
+    canonical = {b.path: b.to_canonical(native[b.path]) for b in known.bindings if b.spec.trainable}
     return {"input": dx, **canonical}
 
 

@@ -1,4 +1,4 @@
-"""Parameters in canonical form: a flat dict from path to array, drawn and checked without a framework."""
+"""Parameters in canonical form: a flat dict from path to array, drawn and checked here."""
 
 from __future__ import annotations
 

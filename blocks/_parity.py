@@ -1,8 +1,9 @@
 """Parity: is a network the same on every backend? Measured against the reference in float64.
 
 Three levels: what holds whatever the weights are (names, shapes, dtypes, evaluation that does not
-depend on the rest of the batch); outputs, gradients and running statistics with the same parameters;
-the loss over a few steps of training. A control changes one parameter by 1 % and must be seen.
+depend on the rest of the batch); outputs, gradients and running statistics with the same
+parameters; the loss over a few steps of training. A control changes one parameter by 1 % and must
+be seen.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TOLERANCES = {
     "float64": {"outputs": 1e-12, "gradients": 1e-11, "state": 1e-12, "curve": 1e-10},
     "float32": {"outputs": 2e-6, "gradients": 2e-5, "state": 2e-6, "curve": 2e-5},
 }
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -104,7 +106,8 @@ class Report:
                         f"at {escape(d.where)}; allowed {d.tolerance:.0e}[/]"
                     )
         seen = "seen" if self.controlled else "[red]NOT SEEN: the comparison is blind[/]"
-        yield f"Control: one parameter changed by 1 % moves the outputs by {self.control:.1e}: {seen}."
+        moved = f"{self.control:.1e}"
+        yield f"Control: one parameter changed by 1 % moves the outputs by {moved}: {seen}."
         yield from self.notes
 
     def __str__(self) -> str:
@@ -157,7 +160,9 @@ def parity(
     changed = measure_outputs("numpy", doubled(node), *one_percent(reference, params, inputs))
     control = relative(changed, reference.values["outputs"]["output"])[0]
     reports = tuple(compare(name, node, params, inputs, reference, steps) for name in names)
-    notes = () if deterministic(node) else ("Training is not compared: Dropout draws its own masks.",)
+    notes = (
+        () if deterministic(node) else ("Training is not compared: Dropout draws its own masks.",)
+    )
     return Report(node, node.dtype, reports, control, notes)
 
 
@@ -221,9 +226,7 @@ def measure_outputs(backend: str, node: Node, params: Params, inputs: Inputs) ->
     return apply(lower(node, backend, params=params), inputs.x)
 
 
-def measure(
-    backend: str, node: Node, params: Params, inputs: Inputs, steps: int
-) -> Measured:
+def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int) -> Measured:
     """Run a network on one backend, from the same parameters for every level."""
     model = lower(node, backend, params=params)
     x, cotangent = inputs.x, inputs.cotangent
@@ -250,9 +253,7 @@ def curve(model: Any, inputs: Inputs, steps: int) -> np.ndarray:
     return np.array(history.losses)
 
 
-def one_percent(
-    reference: Measured, params: Params, inputs: Inputs
-) -> tuple[Params, Inputs]:
+def one_percent(reference: Measured, params: Params, inputs: Inputs) -> tuple[Params, Inputs]:
     """The same with one parameter, where the outputs feel it most, 1 % larger.
 
     A network without parameters gets an input that is 1 % larger.

@@ -115,7 +115,7 @@ class Node:
     path: str
     home: str
     block: Block
-    form: Block
+    form: Any
     in_spec: ValueSpec
     out_spec: ValueSpec
     params: Mapping[str, ParamSpec] = field(default_factory=dict)
@@ -145,8 +145,8 @@ class Node:
         }
 
     def __repr__(self) -> str:
-        where = self.path or "/"
-        return f"<Node {where} {type(self.block).__name__} {shapes(self.in_spec)} -> {shapes(self.out_spec)}>"
+        sizes = f"{shapes(self.in_spec)} -> {shapes(self.out_spec)}"
+        return f"<Node {self.path or '/'} {type(self.block).__name__} {sizes}>"
 
 
 def join(path: str, name: str) -> str:

@@ -52,8 +52,8 @@ class Summary:
     def multiply_adds(self) -> int | None:
         """Multiply-adds for one example; None if a size is unknown."""
         leaves = [n for n in self.node.walk() if isinstance(n.form, Leaf)]
-        each = [n.form.multiply_adds(n.in_spec, n.out_spec) for n in leaves]  # type: ignore[attr-defined]
-        return None if None in each else sum(each)  # type: ignore[arg-type]
+        each = [n.form.multiply_adds(n.in_spec, n.out_spec) for n in leaves]
+        return None if None in each else sum(each)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from rich.table import Table
@@ -70,7 +70,9 @@ class Summary:
                 row.block,
                 row.out,
                 number(row.params),
-                "?" if row.params is not None and row.multiply_adds is None else number(row.multiply_adds),
+                "?"
+                if row.params is not None and row.multiply_adds is None
+                else number(row.multiply_adds),
                 style=style,
             )
         yield table

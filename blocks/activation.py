@@ -99,12 +99,12 @@ def ReLU6() -> Activation:
 
 
 def LeakyReLU(slope: float = 0.01) -> Activation:
-    """x if x > 0 else slope * x."""
+    """X if x > 0 else slope * x."""
     return Activation("leaky_relu", slope=slope)
 
 
 def ELU(alpha: float = 1.0) -> Activation:
-    """x if x > 0 else alpha * (exp(x) - 1)."""
+    """X if x > 0 else alpha * (exp(x) - 1)."""
     return Activation("elu", alpha=alpha)
 
 
@@ -114,22 +114,22 @@ def SELU() -> Activation:
 
 
 def CELU(alpha: float = 1.0) -> Activation:
-    """x if x > 0 else alpha * (exp(x / alpha) - 1)."""
+    """X if x > 0 else alpha * (exp(x / alpha) - 1)."""
     return Activation("celu", alpha=alpha)
 
 
 def GELU(approximate: bool = False) -> Activation:
-    """x * Phi(x); the tanh formula if approximate (Hendrycks and Gimpel 2016)."""
+    """X * Phi(x); the tanh formula if approximate (Hendrycks and Gimpel 2016)."""
     return Activation("gelu_tanh" if approximate else "gelu")
 
 
 def SiLU() -> Activation:
-    """x * sigmoid(x), also called swish."""
+    """X * sigmoid(x), also called swish."""
     return Activation("silu")
 
 
 def Mish() -> Activation:
-    """x * tanh(softplus(x))."""
+    """X * tanh(softplus(x))."""
     return Activation("mish")
 
 
@@ -139,7 +139,7 @@ def Softplus() -> Activation:
 
 
 def Softsign() -> Activation:
-    """x / (1 + |x|)."""
+    """X / (1 + |x|)."""
     return Activation("softsign")
 
 
@@ -164,7 +164,7 @@ def HardSigmoid() -> Activation:
 
 
 def HardSiLU() -> Activation:
-    """x * hard_sigmoid(x), also called hard swish."""
+    """X * hard_sigmoid(x), also called hard swish."""
     return Activation("hard_silu")
 
 
@@ -174,7 +174,7 @@ def HardTanh() -> Activation:
 
 
 def TanhShrink() -> Activation:
-    """x - tanh(x)."""
+    """X - tanh(x)."""
     return Activation("tanh_shrink")
 
 
@@ -184,5 +184,5 @@ def SoftShrink(threshold: float = 0.5) -> Activation:
 
 
 def HardShrink(threshold: float = 0.5) -> Activation:
-    """x if |x| > threshold else 0."""
+    """X if |x| > threshold else 0."""
     return Activation("hard_shrink", threshold=threshold)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from blocks._block import Block
-from blocks._console import Console
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._infer import DTYPES, infer
 from blocks._spec import LAYOUTS, Node
@@ -47,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_source)
 
     command = network_command(commands, "parity", "compare a network over backends")
-    command.add_argument("--backends", metavar="NAME,NAME", help="all that are installed if left out")
+    command.add_argument(
+        "--backends", metavar="NAME,NAME", help="all that are installed if left out"
+    )
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=run_parity)
     return top
@@ -108,7 +111,7 @@ def node_of(options: Any) -> Node:
 
 
 def sizes(text: str) -> tuple[int | None, ...]:
-    """ "8,8,1" as a shape; ? is an axis of any length."""
+    """The shape that a text such as "8,8,1" means; ? is an axis of any length."""
     try:
         return tuple(None if part == "?" else int(part) for part in text.split(",") if part)
     except ValueError:
@@ -124,7 +127,8 @@ def load(reference: str) -> Block:
     if not path.is_file():
         raise FieldError(f"there is no file {file!r}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader  # noqa: S101  (a .py file always has both)
+    if spec is None or spec.loader is None:
+        raise FieldError(f"{file!r} cannot be imported.")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))  # as python itself does for a script
     sys.modules[path.stem] = module

@@ -61,14 +61,10 @@ class Conv(Leaf):
 
     def check(self) -> None:
         if self.features % self.groups:
-            raise FieldError(
-                f"Conv.groups={self.groups} does not divide features={self.features}."
-            )
+            raise FieldError(f"Conv.groups={self.groups} does not divide features={self.features}.")
 
     def resolve(self, x: Spec) -> dict[str, Any]:
-        return _shape.windows(
-            x, self.padding, self.kernel_size, self.stride, self.dilation
-        )
+        return _shape.windows(x, self.padding, self.kernel_size, self.stride, self.dilation)
 
     def out_spec(self, x: Spec) -> Spec:
         _shape.need_spatial(x, len(self.kernel_size))

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from blocks._backends import installed, missing
 from blocks._block import Block
-from blocks._console import Console, silenced, sparkline
+from blocks._console import silenced, sparkline
 from blocks._errors import BackendError
 from blocks._infer import infer
 from blocks._models import lower
-from blocks._parity import parity
 from blocks._params import init
+from blocks._parity import parity
 from blocks._summary import Summary
 from blocks._train import SGD, History, accuracy, fit
 from blocks.activation import SiLU
@@ -190,7 +191,9 @@ def draw(runs: list[Run], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(8, 7), sharex=True, layout="constrained"
+    )
     reference = np.array(runs[0].history.losses)
     steps = np.arange(1, len(reference) + 1)
     for i, run in enumerate(runs):
@@ -200,11 +203,11 @@ def draw(runs: list[Run], path: Path) -> None:
         if i:
             distance = np.maximum(np.abs(losses - reference), 1e-9)
             below.plot(steps, distance, label=run.backend, color=f"C{i}", linewidth=1)
-    above.set(yscale="log", ylabel="cross-entropy of the batch", title="One network, trained on digits")
-    above.legend()
-    below.set(
-        yscale="log", xlabel="step", ylabel=f"distance from {runs[0].backend}'s curve"
+    above.set(
+        yscale="log", ylabel="cross-entropy of the batch", title="One network, trained on digits"
     )
+    above.legend()
+    below.set(yscale="log", xlabel="step", ylabel=f"distance from {runs[0].backend}'s curve")
     if len(runs) > 1:
         below.legend()
     figure.savefig(path, dpi=120)

@@ -1,7 +1,7 @@
 """What all tests share: the order of imports, and which backends there are.
 
-torch is imported before TensorFlow. A missing framework skips its tests; with BLOCKS_REQUIRE=1, as in
-CI, it fails them.
+torch is imported before TensorFlow. A missing framework skips its tests; with BLOCKS_REQUIRE=1, as
+in CI, it fails them.
 """
 
 import os

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import CASES, Case
 
 import blocks as bl
 from blocks._parity import Inputs, doubled, measure, random_params
+from cases import CASES, Case
 
 PUBLIC = [b for b in vars(bl).values() if isinstance(b, type) and issubclass(b, bl.Block)]
 BLOCKS = [b for b in PUBLIC if b not in (bl.Block, bl.Leaf, bl.Combinator, bl.Composite)]

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, need
 
 from blocks import cli, demo
 from blocks._backends import installed
+from conftest import FRAMEWORKS, need
 
 NETWORK = """\
 import blocks as bl

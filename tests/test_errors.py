@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import need
 
 import blocks as bl
 from blocks import _backends
+from conftest import need
 
 BUILD = [
     (

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS
 
 import blocks as bl
 from blocks._backends import find_backend
 from blocks._layout import layout_pass
-from conftest import need
+from conftest import FRAMEWORKS, need
 
 CONV = bl.Conv(4, (3, 2), padding="same")
 SHAPE = (5, 6, 4)
@@ -78,9 +77,7 @@ def test_specs_are_those_of_the_arrays():
 def test_every_use_of_a_shared_block_is_built_alike():
     tied = bl.Shared("tied", bl.Sequential(CONV, bl.ReLU()))
     node = placed(bl.Sequential(tied, bl.Dense(4), tied, CONV, tied))
-    inner = [
-        [type(c.form).__name__ for c in n.children] for n in node.walk() if n.shared == "tied"
-    ]
+    inner = [[type(c.form).__name__ for c in n.children] for n in node.walk() if n.shared == "tied"]
     assert len(inner) == 3
     assert inner[0] == inner[1] == inner[2]
 

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import need
 
 import blocks as bl
-from blocks._parity import relative, random_params
+from blocks._parity import random_params, relative
+from conftest import need
 
 IMAGE = bl.Sequential(
     bl.Conv(8, (3, 3), padding=((1, 1), (1, 1))),
@@ -70,7 +70,7 @@ class TestTorch:
         _, model, _ = image("channels_last", "torch")
         names = [type(m).__name__ for m in model]
         assert names.count("Permute") == 2
-        assert list(model.state_dict())[0] == "0.weight"
+        assert next(iter(model.state_dict())) == "0.weight"
 
     @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
     def test_compiles_without_graph_breaks(self, torch, layout):

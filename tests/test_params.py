@@ -78,7 +78,9 @@ def test_orthogonal_kernels():
 def test_array_initialisers_are_exact_and_fit():
     sobel = Array([[1.0], [2.0]])
     assert np.array_equal(drawn(bl.Dense(1, kernel_init=sobel), (2,))["kernel"], [[1], [2]])
-    with pytest.raises(bl.FieldError, match=r"shape \(2, 1\), but its parameter has shape \(3, 1\)"):
+    with pytest.raises(
+        bl.FieldError, match=r"shape \(2, 1\), but its parameter has shape \(3, 1\)"
+    ):
         drawn(bl.Dense(1, kernel_init=sobel), (3,))
 
 

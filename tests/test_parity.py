@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import CASES
-from conftest import FRAMEWORKS, need
 
 import blocks as bl
 from backends._rules import out_first, same
 from blocks._backends import find_backend
 from blocks._parity import TOLERANCES, relative
+from cases import CASES
+from conftest import FRAMEWORKS, need
 
 # What a backend refuses, and why nobody can do better there. Anything else is a red test.
 UNSUPPORTED = {

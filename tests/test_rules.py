@@ -3,14 +3,14 @@
 import inspect
 
 import pytest
-from cases import CASES
-from conftest import FRAMEWORKS, need
 
 import blocks as bl
 from backends._expression import Call, Name, lookup, walk
 from backends._rules import Rules
 from blocks._backends import find_backend
 from blocks._block import Combinator, Leaf
+from cases import CASES
+from conftest import FRAMEWORKS, need
 
 PUBLIC = [b for b in vars(bl).values() if isinstance(b, type) and issubclass(b, bl.Block)]
 ABSTRACT = (Leaf, Combinator)
@@ -52,7 +52,9 @@ def test_a_subclass_does_not_inherit_a_rule(backend):
 def test_an_unsupported_block_is_refused_with_its_reason():
     rule = Rules("toy")
     rule.unsupported(bl.Dense, "toys have no weights.")
-    with pytest.raises(bl.UnsupportedError, match=r"toy cannot lower Dense .*toys have no weights\."):
+    with pytest.raises(
+        bl.UnsupportedError, match=r"toy cannot lower Dense .*toys have no weights\."
+    ):
         rule.program(bl.infer(bl.Dense(3), (2,)))
 
 
@@ -92,14 +94,19 @@ def test_what_a_listing_leaves_out_is_the_framework_default(framework):
             for call in calls_in(found):
                 function = lookup(call.function, namespace)
                 owner = function.__init__ if inspect.isclass(function) else function
-                target, args = (owner, call.args)
+                target = owner
                 if call.function == "partial":
                     target = lookup(call.args[0].text, namespace)
                 parameters = parameters_of(target, function)
                 for name, value in call.implied:
                     assert name in parameters, (label, call.function, name)
                     default = parameters[name].default
-                    assert equal(default, value, call, name, namespace), (label, call, name, default)
+                    assert equal(default, value, call, name, namespace), (
+                        label,
+                        call,
+                        name,
+                        default,
+                    )
                     checked += 1
     assert checked > 50
 

@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from cases import CASES
-from conftest import need
 
 import blocks as bl
 from blocks._parity import Inputs, relative
 from blocks._spec import leaves, map_value
+from cases import CASES
+from conftest import need
 
 ALL = [
     pytest.param(block, case.shape, id=f"{case.name}-{name}")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import FRAMEWORKS, need
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ import blocks as bl
 from blocks._backends import find_backend
 from blocks._parity import TOLERANCES, Inputs, measure, one_percent, random_params, relative
 from blocks.activation import KINDS
+from conftest import FRAMEWORKS, need
 
 # relu6 and the like sit at their kinks only by chance; these are exact in float64 everywhere.
 SMOOTH = sorted(set(KINDS) - {"gelu", "gelu_tanh", "leaky_relu", "celu", "hard_sigmoid"})
@@ -33,9 +33,7 @@ convs = st.builds(
 )
 pools = st.one_of(
     st.builds(bl.MaxPool, windows, steps, st.just("same")),
-    st.builds(
-        bl.AvgPool, windows, steps, st.just("same"), count_include_pad=st.booleans()
-    ),
+    st.builds(bl.AvgPool, windows, steps, st.just("same"), count_include_pad=st.booleans()),
 )
 leaves = st.one_of(
     convs,
@@ -79,13 +77,8 @@ def inferred(net, layout):
     shape = (7, 6, 4) if layout == "channels_last" else (4, 7, 6)
     try:
         node = bl.infer(net, shape, layout=layout, dtype="float64")
-    except bl.BlockError as error:
-        assert str(error)
-        return None
-    try:
         find_backend("numpy").program(node)
-    except bl.UnsupportedError as error:
-        assert "cannot share" in str(error)
+    except (bl.ShapeError, bl.FieldError, bl.UnsupportedError):
         return None
     return node if bl.count(node) < 20_000 else None
 
