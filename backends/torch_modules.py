@@ -130,11 +130,13 @@ class BiasedVariance(nn.Module):
             return super().forward(x)
         n = x.numel() // x.shape[1]
         var = self.running_var.clone()  # autograd keeps it, so it must not change afterwards
-        y = F.batch_norm(
-            x, self.running_mean, var, self.weight, self.bias, True, self.momentum, self.eps
-        )
+        statistics = self.running_mean, var, True, self.momentum, self.eps
+        # F.batch_norm would refuse a single value per channel, whose variance is 0
+        y = torch.batch_norm(x, self.weight, self.bias, *statistics, torch.backends.cudnn.enabled)
         self.num_batches_tracked.add_(1)
-        self.running_var.mul_((1 - self.momentum) / n).add_(var, alpha=(n - 1) / n)
+        self.running_var.mul_((1 - self.momentum) / n)
+        if n > 1:
+            self.running_var.add_(var, alpha=(n - 1) / n)
         return y
 
 

@@ -7,6 +7,7 @@ Block ──infer──▶ Node ──init──▶ Params
 """
 
 from blocks import initializers
+from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._errors import (
     BackendError,
@@ -112,6 +113,7 @@ __all__ = [
     "UnsupportedError",
     "accuracy",
     "apply",
+    "backends",
     "count",
     "fit",
     "gradients",

@@ -236,6 +236,19 @@ def test_running_statistics_move_the_same_way(framework):
         assert not np.allclose(wanted[name], random_params(node, 0)[name])
 
 
+def test_a_single_value_per_channel_has_variance_zero(framework):
+    """As the last batch of an epoch may be; torch alone would refuse it."""
+    node = bl.infer(bl.BatchNorm(), (4,), dtype="float64")
+    params = random_params(node, 0)
+    x = np.random.default_rng(0).normal(size=(1, 4))
+    models = [bl.lower(node, name, params=params) for name in (framework, "numpy")]
+    got, wanted = (bl.apply(model, x, training=True) for model in models)
+    close(got, wanted, 1e-12)
+    got, wanted = (bl.params_of(model) for model in models)
+    close(got["var"], wanted["var"], 1e-12)
+    close(wanted["var"], 0.9 * params["var"].astype("float64"), 1e-12)
+
+
 def test_flatten_after_conv_needs_no_transposed_weights(framework):
     """The same kernel of the last Dense, in both layouts, on every backend."""
     for layout in ("channels_last", "channels_first"):

@@ -1,0 +1,28 @@
+"""One network: its sizes, its listings, and the proof that they are the same.
+
+Run it with the backends that you want to see, or all that are installed:
+
+    python examples/01_one_network.py torch keras
+"""
+
+import sys
+
+import blocks as bl
+
+net = bl.Sequential(
+    bl.Conv(8, (3, 3), padding="same"),
+    bl.BatchNorm(),
+    bl.ReLU(),
+    bl.Residual(bl.Conv(8, (3, 3), padding="same")),
+    bl.MaxPool((2, 2)),
+    bl.Flatten(),
+    bl.Dense(10),
+)
+
+if __name__ == "__main__":
+    backends = sys.argv[1:] or bl.backends()
+    print(net.summary((28, 28, 1)))
+    for backend in backends:
+        print(f"\n# ---- {backend} ----\n")
+        print(bl.source(net, backend, input_shape=(28, 28, 1)))
+    print(bl.parity(net, (28, 28, 1), backends=backends))

@@ -1,0 +1,93 @@
+"""What the documents say is true."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import blocks as bl
+from conftest import need
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readmes_listings_are_what_source_prints():
+    namespace: dict = {}
+    exec(CODE[0], namespace)
+    calls = re.findall(r"`(bl\.source\(.*?\))`", README)
+    assert len(calls) == 3
+    for call, listing in zip(calls, CODE[1:4], strict=True):
+        need(call.split('"')[1])
+        assert eval(call, namespace).endswith(listing)
+
+
+def test_the_readmes_tour_runs():
+    need("torch")
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    namespace: dict = {
+        "x": rng.normal(size=(2, 28, 28, 1)),
+        "cotangent": rng.normal(size=(2, 10)),
+        "images": rng.normal(size=(4, 28, 28, 1)),
+        "labels": rng.integers(0, 10, 4),
+    }
+    exec(CODE[0], namespace)
+    exec(CODE[4], namespace)
+    assert namespace["report"]
+    assert namespace["node"].out_spec.shape == (10,)
+
+
+def test_ci_runs_the_readmes_second_command():
+    commands = re.findall(r"```sh\n(.*?)\n```", README, re.DOTALL)
+    assert len(commands) == 2
+    assert commands[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_dependency_is_pinned():
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    text = (ROOT / "pyproject.toml").read_text()
+    names = set(re.findall(r'"([A-Za-z0-9-]+)>=', text)) - {"setuptools", "tensorflow"}
+    assert names <= pins
+
+
+def test_the_version_is_in_the_changelog():
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_contributing_is_short():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) < 60
+
+
+def test_every_module_is_in_its_readme():
+    for package in ("blocks", "backends"):
+        text = (ROOT / package / "README.md").read_text()
+        for path in (ROOT / package).glob("*.py"):
+            if path.stem != "__init__" and not path.stem.endswith("_modules"):
+                assert re.search(rf"\b{path.stem}\b", text), path
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_run(path):
+    """With one command each; imported, they do nothing."""
+    assert "net" in runpy.run_path(str(path), run_name="imported")
+    run = subprocess.run([sys.executable, str(path), "numpy"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "Parity" in run.stdout
+
+
+def test_backends_are_listed_reference_first():
+    assert bl.backends()[0] == "numpy"
