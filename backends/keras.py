@@ -323,8 +323,8 @@ if keras.backend.backend() == "tensorflow":
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu")
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu_tanh")
 else:
-    for norm in (BatchNorm, LayerNorm, GlobalAvgPool):
-        rule.rounds(norm, 5e-5, "Keras computes means in float32 on this engine")
+    for block in (BatchNorm, LayerNorm, GlobalAvgPool, Activation, Dense):
+        rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Keras under its other engines, each in a process of its own: Keras allows one a process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import need
+
+CHECK = """
+import keras, blocks as bl
+from cases import CASES
+assert keras.backend.backend() == {engine!r}
+wrong = []
+for case in CASES:
+    for dtype in ("float32", "float64"):
+        report = bl.parity(
+            case.base, case.shape, backends=["keras"], dtype=dtype, steps=2 * (dtype == "float32")
+        )
+        if not report:
+            wrong.append(f"{{case.name}} {{dtype}}\\n{{report}}")
+print("\\n".join(wrong) or "all agree")
+"""
+
+
+@pytest.mark.parametrize("engine", ["jax", "torch"])
+def test_keras_means_the_same_on_every_engine(engine):
+    need("keras")
+    need({"jax": "flax"}.get(engine, engine))
+    run = subprocess.run(
+        [sys.executable, "-c", CHECK.format(engine=engine)],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(__file__),
+        env={**os.environ, "KERAS_BACKEND": engine},
+    )
+    assert run.stdout.strip() == "all agree", run.stdout + run.stderr
