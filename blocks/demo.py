@@ -194,21 +194,22 @@ def draw(runs: list[Run], path: Path) -> None:
     figure, (above, below) = pyplot.subplots(
         2, 1, figsize=(8, 7), sharex=True, layout="constrained"
     )
-    reference = np.array(runs[0].history.losses)
+    first, *others = runs
+    reference = np.array(first.history.losses)
     steps = np.arange(1, len(reference) + 1)
     for i, run in enumerate(runs):
-        losses = np.array(run.history.losses)
         label = f"{run.backend}: {run.accuracy:.1%} on the test digits"
-        above.plot(steps, losses, label=label, linewidth=len(runs) - i, alpha=0.8)
-        if i:
-            distance = np.maximum(np.abs(losses - reference), 1e-9)
-            below.plot(steps, distance, label=run.backend, color=f"C{i}", linewidth=1)
-    above.set(
-        yscale="log", ylabel="cross-entropy of the batch", title="One network, trained on digits"
-    )
+        width = 2 * (len(runs) - i) - 1  # curves that agree lie on each other
+        above.plot(steps, run.history.losses, label=label, linewidth=width)
+    above.set(yscale="log", ylabel="loss of the batch", title="One network, trained on digits")
     above.legend()
-    below.set(yscale="log", xlabel="step", ylabel=f"distance from {runs[0].backend}'s curve")
-    if len(runs) > 1:
-        below.legend()
+    for i, run in enumerate(others, 1):
+        distance = np.abs(np.array(run.history.losses) - reference)
+        below.plot(steps, distance, ".", label=run.backend, color=f"C{i}", markersize=4)
+    below.set(xlabel="step", ylabel=f"distance from {first.backend}'s loss")
+    below.set_yscale("symlog", linthresh=1e-7)
+    below.set_ylim(bottom=0)
+    if others:
+        below.legend(loc="upper right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

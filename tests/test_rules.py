@@ -7,7 +7,7 @@ import pytest
 import blocks as bl
 from backends._expression import Call, Name, lookup, walk
 from backends._rules import Rules
-from blocks._backends import find_backend
+from blocks._backends import find_backend, known
 from blocks._block import Combinator, Leaf
 from cases import CASES
 from conftest import FRAMEWORKS, need
@@ -15,6 +15,10 @@ from conftest import FRAMEWORKS, need
 PUBLIC = [b for b in vars(bl).values() if isinstance(b, type) and issubclass(b, bl.Block)]
 ABSTRACT = (Leaf, Combinator)
 FORMS = [b for b in PUBLIC if issubclass(b, ABSTRACT) and b not in ABSTRACT]
+
+
+def test_the_four_backends_are_registered():
+    assert set(known()) >= {"numpy", "torch", "keras", "flax"}
 
 
 @pytest.mark.parametrize("block", FORMS, ids=lambda b: b.__name__)
