@@ -22,8 +22,9 @@ ALL = [
 
 def executed(text: str):
     """The model that a listing defines, run in an empty namespace."""
-    assert "blocks" not in text
-    assert "backends" not in text
+    assert "import blocks" not in text
+    assert "from blocks" not in text
+    assert "from backends" not in text
     namespace: dict = {"__name__": "listing"}
     exec(compile(text, "listing.py", "exec"), namespace)
     return namespace["model"]
