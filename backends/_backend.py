@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
+import keyword
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
@@ -43,7 +45,13 @@ class Backend:
 
     def program(self, node: Node) -> Program:
         """The network as this backend's native expression."""
-        return self.rules.program(layout_pass(node, self.layout))
+        return self.rules.program(layout_pass(node, self.layout), self.reserved())
+
+    def reserved(self) -> set[str]:
+        """Names that a listing needs for other things than values."""
+        helpers = vars(self.helpers) if self.helpers else {}
+        own = {"model", "inputs", *self.imports, *self.setup, *helpers}
+        return own | set(dir(builtins)) | set(keyword.kwlist)
 
     # Models
 

@@ -66,7 +66,8 @@ class Jax:
             return model.stateless_call(weights, state, x, training=training)
 
         weights = [v.value for v in model.trainable_variables]
-        _, back, new = jax.vjp(output, weights, x, has_aux=True)
+        y, back, new = jax.vjp(output, weights, x, has_aux=True)
+        cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
         for variable, value in zip(model.non_trainable_variables, new, strict=True):
             variable.assign(value)
         dweights, dx = back(cotangent)

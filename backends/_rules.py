@@ -9,7 +9,7 @@ expression. Its decorator declares how each canonical parameter maps to the nati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from backends._expression import Let
 from blocks._block import Block, Combinator
 from blocks._errors import MissingRuleError, UnsupportedError, place
-from blocks._spec import Node, ParamSpec, join
+from blocks._spec import Node, ParamSpec, join, shapes
 from blocks._stack import run
 
 
@@ -160,8 +160,11 @@ class Rules:
             f"  Add @rule({name}) in backends/{self.backend}.py, or give {name} an expand()."
         )
 
-    def program(self, node: Node) -> Program:
-        """The native program of a node tree that has been through the layout pass."""
+    def program(self, node: Node, reserved: Container[str] = ()) -> Program:
+        """The native program of a node tree that has been through the layout pass.
+
+        Names of shared blocks that are `reserved` in a listing get an underscore.
+        """
         bindings: dict[str, Binding] = {}
         shared: dict[str, Any] = {}
 
@@ -185,10 +188,13 @@ class Rules:
             if shared.setdefault(node.shared, expression) != expression:
                 raise UnsupportedError(
                     f"{self.backend} cannot share {node.shared!r} {place(node.path)} with its "
-                    f"first use {place(node.home)}: the input sizes differ, and with them the "
-                    "native layers.\n  Bring both inputs to the same size."
+                    f"first use {place(node.home)}: its native layers depend on the input, "
+                    f"{shapes(node.in_spec)} here.\n  Bring all its inputs to the same size."
                 )
-            return Let(node.shared, expression)
+            name = node.shared
+            while name in reserved:
+                name += "_"
+            return Let(name, expression)
 
         expression = run(lowered(node, ""))
         return Program(node, expression, tuple(bindings.values()))

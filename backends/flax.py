@@ -19,7 +19,7 @@ from flax import nnx
 
 from backends import flax_modules
 from backends._backend import Backend
-from backends._expression import Name, call, optional
+from backends._expression import Let, Name, call, optional
 from backends._rules import Binding, Program, Rules, each, flat
 from blocks._spec import Node, leaves, map_value
 from blocks._train import SGD
@@ -268,14 +268,19 @@ class FlaxBackend(Backend):
 
     def program(self, node: Node) -> Program:
         program = super().program(node)
-        if isinstance(program.expression, Name) or program.expression.function == "partial":
-            # a lone function is no module
-            return replace(program, expression=call("nnx.Sequential", program.expression))
+        root = program.expression
+        inner = root.value if isinstance(root, Let) else root
+        if isinstance(inner, Name) or inner.function == "partial":  # a function is no module
+            return replace(program, expression=call("nnx.Sequential", root))
         return program
 
     def build(self, program: Program, seed: int) -> Any:
         with precision(program.node.dtype):
             return super().build(program, seed)
+
+    def body(self, program: Program) -> str:
+        wide = 'jax.config.update("jax_enable_x64", True)\n'
+        return (wide if program.node.dtype == "float64" else "") + super().body(program)
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
         return np.array(self.find(model, binding).get_value())

@@ -10,8 +10,9 @@ The engine is the one that KERAS_BACKEND names, else the first installed of tens
 from __future__ import annotations
 
 import importlib.util
-import keyword
 import os
+import random
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,9 +75,18 @@ class Join:
 
 
 def layer(node: Node, function: str, *args: Any, suffix: str = "", **kwargs: Any) -> Any:
-    """A layer named by its path; Keras and its engines allow "-" in names, but no "/" or "."."""
-    name = node.home.replace("/", "-") or "block"
-    return call(f"layers.{function}", *args, **kwargs, name=name + suffix)
+    """A layer named by its path."""
+    return call(f"layers.{function}", *args, **kwargs, name=layer_name(node.home) + suffix)
+
+
+def layer_name(path: str) -> str:
+    """A path as Keras and its engines allow it: with "-" for "/".
+
+    A "-" at the end keeps it apart from the names that Keras itself gives to operations.
+    """
+    name = path.replace("/", "-") or "root-block"
+    taken = re.sub(r"_\d+$", "", name) in {*dir(keras.ops), "input_layer", "get_item"}
+    return name + "-" if taken else name
 
 
 def op(function: str, **kwargs: Any) -> Op:
@@ -118,8 +128,14 @@ def conv(node: Node) -> Any:
         **LAST,
     )
     before = () if native else (zero_padding(node),)
-    thin = layer(node, f"MaxPooling{rank}D", 1, strides=each(block.stride), suffix="-thin", **LAST)
-    return pipe(*before, main, *((thin,) if thinned else ()))
+    return pipe(*before, main, *((thin(node),) if thinned else ()))
+
+
+def thin(node: Node) -> Any:
+    """Every stride-th window."""
+    refuse_float64_in_3d(node)
+    name = f"MaxPooling{len(node.form.stride)}D"
+    return layer(node, name, 1, strides=each(node.form.stride), suffix="-thin", **LAST)
 
 
 def native_padding(node: Node) -> str | None:
@@ -173,12 +189,7 @@ def avg_pool(node: Node) -> Any:
 
 def pool(node: Node, function: str, padding: Any, suffix: str = "") -> Any:
     kernel, stride = node.form.kernel_size, node.form.stride
-    engine = keras.backend.backend()
-    if len(kernel) == 3 and node.dtype == "float64" and engine == "tensorflow":
-        raise UnsupportedError(
-            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: TensorFlow has no "
-            "3-D pooling in float64.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
-        )
+    refuse_float64_in_3d(node)
     return layer(
         node,
         f"{function}{len(kernel)}D",
@@ -188,6 +199,15 @@ def pool(node: Node, function: str, padding: Any, suffix: str = "") -> Any:
         suffix=suffix,
         **LAST,
     )
+
+
+def refuse_float64_in_3d(node: Node) -> None:
+    engine = keras.backend.backend()
+    if node.in_spec.rank == 4 and node.dtype == "float64" and engine == "tensorflow":
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: TensorFlow has no "
+            "3-D pooling in float64.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
+        )
 
 
 @rule(GlobalAvgPool)
@@ -231,7 +251,11 @@ ACTIVATIONS: dict[str, Callable[[Node, Activation], Any]] = {
     "relu": lambda node, a: layer(node, "ReLU"),
     "leaky_relu": lambda node, a: layer(node, "LeakyReLU", negative_slope=optional(a.slope, 0.3)),
     "elu": lambda node, a: layer(node, "ELU", alpha=optional(a.alpha, 1.0)),
-    "celu": lambda node, a: op("celu", alpha=optional(a.alpha, 1.0)),
+    # Keras's own celu and selu have other gradients at 0, on TensorFlow
+    "celu": lambda node, a: celu(node, a.alpha),
+    "selu": lambda node, a: pipe(
+        layer(node, "ELU", alpha=1.6732632423543772), op("multiply", x2=1.0507009873554805)
+    ),
     "gelu_tanh": lambda node, a: op("gelu", approximate=optional(True, True)),
     "soft_shrink": lambda node, a: op("soft_shrink", threshold=optional(a.threshold, 0.5)),
     "hard_shrink": lambda node, a: op("hard_shrink", threshold=optional(a.threshold, 0.5)),
@@ -244,6 +268,12 @@ def activation(node: Node) -> Any:
     if kind in ACTIVATIONS:
         return ACTIVATIONS[kind](node, node.form)
     return layer(node, "Activation", kind)
+
+
+def celu(node: Node, alpha: Any) -> Any:
+    """Alpha * elu(x / alpha)."""
+    elu = layer(node, "ELU", alpha=optional(1.0, 1.0))
+    return elu if alpha == 1 else pipe(op("multiply", x2=1 / alpha), elu, op("multiply", x2=alpha))
 
 
 # regularisation
@@ -372,15 +402,15 @@ def map_names(function: Callable[[str], Any], source: Any) -> Any:
 class Tracer:
     """Writes steps as statements on named values."""
 
-    def __init__(self) -> None:
+    def __init__(self, used: set[str]) -> None:
         self.statements: list[Statement] = []
-        self.used: set[str] = set()
+        self.used = used
         self.layers: dict[str, str] = {}  # name of a shared layer -> the variable that holds it
 
     def fresh(self, name: str) -> str:
         """A variable of that name, with a number if it is taken."""
         found, count = name, 1
-        while found in self.used or keyword.iskeyword(found):
+        while found in self.used:
             count += 1
             found = f"{name}_{count}"
         self.used.add(found)
@@ -448,13 +478,13 @@ class KerasBackend(Backend):
 
     def statements(self, program: Program) -> tuple[list[Statement], str]:
         """The statements after `inputs = ...`, and the name of the result."""
-        tracer = Tracer()
-        tracer.used |= {"inputs", "x", "keras", "layers", "ops", "model"}
+        tracer = Tracer(self.reserved() | {"x"})
         out = run(tracer.trace(program.expression, "inputs", "x"))
         return tracer.statements, out
 
     def build(self, program: Program, seed: int) -> Any:
-        with self.engine.precision(program.node.dtype), policy(program.node.dtype):
+        dtype = program.node.dtype
+        with self.engine.precision(dtype), policy(dtype), seeded(seed):
             values = {"inputs": map_value(evaluated(self.namespace(seed)), inputs_of(program))}
             statements, out = self.statements(program)
             for statement in statements:
@@ -478,8 +508,8 @@ class KerasBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        name = binding.path.rpartition("/")[0].replace("/", "-") or "block"
-        return getattr(model.get_layer(name), binding.attribute)
+        layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
+        return getattr(layer, binding.attribute)
 
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         with self.engine.precision(leaves(x)[0].dtype):
@@ -553,6 +583,17 @@ def policy(dtype: str) -> Iterator[None]:
     finally:
         keras.config.set_dtype_policy(before[0])
         keras.config.set_floatx(before[1])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of initialisers from Python's generator; give it one for a while."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 backend = KerasBackend()

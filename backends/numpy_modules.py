@@ -148,11 +148,12 @@ class Conv(Layer):
 
     def split(self, x):
         """(..., channels) -> (groups, cells, channels of a group)"""
-        return x.reshape(-1, self.groups, x.shape[-1] // self.groups).swapaxes(0, 1)
+        cells, channels = math.prod(x.shape[:-1]), x.shape[-1]
+        return x.reshape(cells, self.groups, channels // self.groups).swapaxes(0, 1)
 
     def join(self, x, shape):
         """(groups, cells, channels of a group) -> (..., channels)"""
-        return x.swapaxes(0, 1).reshape(*shape[:-1], -1)
+        return x.swapaxes(0, 1).reshape(*shape[:-1], x.shape[0] * x.shape[-1])
 
     def kernels(self):
         """The kernel as (*window, groups, in of a group, out of a group)."""
@@ -673,7 +674,7 @@ class Parallel(Group):
                 return [dy / len(ys)] * len(ys)
             case "max":
                 wins = np.equal(ys, np.max(ys, axis=0))
-                return list(dy * wins / wins.sum(0))
+                return list(dy * wins / wins.sum(0, dtype=dy.dtype))
             case "concat":
                 ends = np.cumsum([y.shape[self.axis] for y in ys])
                 return np.split(dy, ends[:-1], self.axis)

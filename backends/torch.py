@@ -223,13 +223,20 @@ def identity(node: Node) -> Any:
 def sequential(node: Node, children: dict[str, Any]) -> Any:
     if isinstance(listed(children), list):
         return call("nn.Sequential", *children.values())
+    check_names(node, children)
+    return call("nn.Sequential", call("OrderedDict", list(children.items())))
+
+
+def check_names(node: Node, children: dict[str, Any]) -> None:
+    """Refuse names that torch's modules, or ours, have for something else."""
+    module: Any = torch_modules.Parallel
+    module = module([], merge="tuple")
     for name in children:
-        if hasattr(torch.nn.Sequential(), name):
+        if hasattr(module, name):
             raise UnsupportedError(
-                f"torch cannot name a child {name!r} {place(node.path)}: nn.Sequential has an "
+                f"torch cannot name a child {name!r} {place(node.path)}: its modules have an "
                 "attribute of that name.\n  Give the child another name."
             )
-    return call("nn.Sequential", call("OrderedDict", list(children.items())))
 
 
 @rule(Residual)
@@ -243,6 +250,7 @@ def residual(node: Node, children: dict[str, Any]) -> Any:
 
 @rule(Parallel)
 def parallel(node: Node, children: dict[str, Any]) -> Any:
+    check_names(node, children)
     return merged(node, listed(children))
 
 
@@ -317,7 +325,7 @@ class TorchBackend(Backend):
         self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
     ) -> tuple[Any, dict[str, np.ndarray]]:
         weights = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
-        with mode(model, training):
+        with mode(model, training), differentiable(weights.values()):
             inputs = map_value(torch.Tensor.requires_grad_, to_tensors(model, x))
             outputs = model(inputs)
             wanted = [*leaves(inputs), *weights.values()]
@@ -342,11 +350,11 @@ class TorchBackend(Backend):
         )
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
-            model.train()
-            native.zero_grad()
-            value = compute(model(to_tensors(model, x)), to_tensors(model, y))
-            value.backward()
-            native.step()
+            with mode(model, training=True):
+                native.zero_grad()
+                value = compute(model(to_tensors(model, x)), to_tensors(model, y))
+                value.backward()
+                native.step()
             return value.item()
 
         return step
@@ -364,9 +372,24 @@ def mode(model: Any, training: bool) -> Iterator[None]:
             module.training = was
 
 
+@contextmanager
+def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Track gradients whatever the user switched off, frozen parameters included."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    with torch.inference_mode(False), torch.enable_grad():
+        for weight in frozen:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
+
+
 def to_tensors(model: Any, value: Any) -> Any:
     """Arrays on the model's device."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    held = (*model.parameters(), *model.buffers())
+    device = held[0].device if held else torch.device("cpu")
     return map_value(lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device), value)
 
 

@@ -18,10 +18,10 @@ def known() -> dict[str, EntryPoint]:
 @cache
 def find_backend(name: str) -> Any:
     """The adapter of that name; raises `BackendError` if it is unknown or cannot be imported."""
-    if name not in known():
+    if not isinstance(name, str) or name not in known():
         names = ", ".join(sorted(known())) or "none; install isoblocks with pip first"
         raise BackendError(
-            f"unknown backend {name!r}. Known: {names}.{did_you_mean(name, known())}"
+            f"unknown backend {name!r}. Known: {names}.{did_you_mean(str(name), known())}"
         )
     try:
         return known()[name].load()

@@ -109,7 +109,7 @@ def choice(options: Sequence[str], default: Any = REQUIRED) -> Any:
     """One of a few words."""
 
     def convert(block: Any, label: str, value: Any) -> str:
-        if value not in options:
+        if not isinstance(value, str) or value not in options:
             known = ", ".join(map(repr, options))
             raise refuse(label, f"one of {known}", value, did_you_mean(str(value), options).strip())
         return value
@@ -186,7 +186,7 @@ def padding(default: str, *, below_kernel: bool = False) -> Any:
     """
 
     def convert(block: Any, label: str, value: Any) -> Any:
-        if value in ("same", "valid"):
+        if isinstance(value, str) and value in ("same", "valid"):
             return value
         rank = len(block.kernel_size)
         number = as_index(value)
@@ -207,9 +207,18 @@ def padding(default: str, *, below_kernel: bool = False) -> Any:
     return converted(convert, default)
 
 
+def is_sequence(value: Any) -> bool:
+    """Whether a value has an order: a list, a tuple or an array, but no text and no scalar."""
+    return (
+        hasattr(value, "__getitem__")
+        and hasattr(value, "__len__")
+        and not (isinstance(value, (str, bytes, dict)) or getattr(value, "ndim", 1) == 0)
+    )
+
+
 def int_tuple(value: Any) -> tuple[int, ...] | None:
     """The value as a tuple of Python ints, or None if it is none."""
-    if isinstance(value, (str, bytes, dict, set)) or not hasattr(value, "__iter__"):
+    if not is_sequence(value):
         return None
     numbers = tuple(as_index(v) for v in value)
     return None if None in numbers else numbers  # type: ignore[return-value]
@@ -217,7 +226,7 @@ def int_tuple(value: Any) -> tuple[int, ...] | None:
 
 def pair_tuple(value: Any, rank: int) -> tuple[tuple[int, int], ...] | None:
     """The value as `rank` pairs of ints >= 0, or None if it is none."""
-    if isinstance(value, (str, bytes, dict, set)) or not hasattr(value, "__iter__"):
+    if not is_sequence(value):
         return None
     pairs = tuple(int_tuple(pair) for pair in value)
     fits = len(pairs) == rank and all(p and len(p) == 2 and min(p) >= 0 for p in pairs)

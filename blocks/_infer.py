@@ -15,6 +15,7 @@ from blocks._errors import FieldError, ShapeError, did_you_mean, place
 from blocks._fields import as_index
 from blocks._spec import LAYOUTS, Node, ParamSpec, Spec, ValueSpec, join, leaves, shapes
 from blocks.combine import Shared
+from blocks.initializers import Array
 
 DTYPES = ("float32", "float64")
 
@@ -63,7 +64,7 @@ def input_spec(shape: Any, dtype: str, layout: str) -> ValueSpec:
         number = as_index(shape)
         hint = f" Write ({number},)." if number is not None else ""
         raise FieldError(f"input_shape must be a tuple of sizes, got {shape!r}.{hint}")
-    if shape and all(isinstance(s, (tuple, list)) for s in shape):
+    if len(shape) > 1 and all(isinstance(s, (tuple, list)) for s in shape):
         return tuple(input_spec(s, dtype, layout) for s in shape)
     sizes = tuple(None if s is None else as_index(s) for s in shape)
     if any(s is not None and (n is None or n < 1) for s, n in zip(shape, sizes, strict=True)):
@@ -147,6 +148,12 @@ class Inference:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
         out = leaf.out_spec(frame.x)
         params = {k: replace(p, dtype=self.dtype) for k, p in leaf.param_specs(frame.x).items()}
+        for name, spec in params.items():
+            if isinstance(spec.init, Array) and spec.init.shape != spec.shape:
+                raise ShapeError(
+                    f"has an array of shape {spec.init.shape} for its {name} of shape {spec.shape}",
+                    fix="Canonical kernels are (in, out) and (*window, in, out).",
+                )
         self.tie(frame, params)
         return frame.node(out, params=params, resolved=leaf.resolve(frame.x))
 

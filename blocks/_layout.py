@@ -34,7 +34,7 @@ def layout_pass(node: Node, native: str | None) -> Node:
     if native is None or native == program:
         return node
     layout = Layout(node, program, native)
-    return run(layout.fitted(node, (program, program), node.name))
+    return run(layout.fitted(node, (program, program), node.name, ""))
 
 
 @dataclass(frozen=True)
@@ -138,21 +138,26 @@ class Layout:
 
     # Building, top down
 
-    def fitted(self, node: Node, ports: Ports, name: str) -> Generator[Any, Any, Node]:
-        """The node between two layouts: alone if it can convert itself, else among permutes."""
+    def fitted(self, node: Node, ports: Ports, name: str, home: str) -> Generator[Any, Any, Node]:
+        """The node between two layouts: alone if it needs no permutes, else in a chain.
+
+        `home` is that of the place where it stands: permutes around a shared block are not shared.
+        """
         start, end = ports
-        _, inner = self.fit(node, start, end)
         chain = isinstance(node.form, Combinator) and not node.form.fork
-        if inner == ports or (chain and ports in self.prices[id(node)]):
+        if chain and ports in self.prices[id(node)]:  # it places them inside
             return replace((yield self.built(node, ports)), name=name)
-        built = replace((yield self.built(node, inner)), name="block")
-        children = [
-            *self.permutes(node, 0, node.in_spec, start, inner[0]),
-            built,
-            *self.permutes(node, 1, node.out_spec, inner[1], end),
-        ]
-        chain = replace(built, name=name, block=Sequential(), form=Sequential(), params={})
-        return self.physical(replace(chain, resolved={}), node, ports, children)
+        _, inner = self.fit(node, start, end)
+        place = replace(node, home=home, children=())
+        before = self.permutes(place, 0, node.in_spec, start, inner[0])
+        after = self.permutes(place, 1, node.out_spec, inner[1], end)
+        built = yield self.built(node, inner)
+        if not before and not after:
+            return replace(built, name=name)
+        children = [*before, replace(built, name="block"), *after]
+        around = replace(built, name=name, block=Sequential(), form=Sequential())
+        around = replace(around, params={}, resolved={}, shared="")
+        return self.physical(around, node, ports, children)
 
     def built(self, node: Node, ports: Ports) -> Generator[Any, Any, Node]:
         children: list[Node] = []
@@ -177,7 +182,8 @@ class Layout:
             around = self.permutes(node, 0, node.in_spec, start, end)
             children += [replace(permute, name="shortcut") for permute in around]
         for child in node.children:
-            children.append((yield self.fitted(child, (start, end), child.name)))
+            home = join(node.home, child.name)
+            children.append((yield self.fitted(child, (start, end), child.name, home)))
         return children
 
     def permutes(self, node: Node, index: int, x: ValueSpec, start: str, end: str) -> list[Node]:
@@ -188,6 +194,8 @@ class Layout:
         first = (x.rank - 1, *range(x.rank - 1))
         block = Permute(last if end == "channels_last" else first)
         name = f"permute_{index}"
+        while name in (child.name for child in node.children):
+            name += "_"
         at, home = join(node.path, name), join(node.home, name)
         return [Node(name, at, home, block, block, x.in_layout(start), x.in_layout(end))]
 

@@ -72,8 +72,8 @@ def lower(
     program = adapter.program(node)
     model = adapter.build(program, seed)
     ORIGINS[model] = Origin(node, adapter, program.bindings)
-    if arrays is not None:
-        write(model, ORIGINS[model], arrays)
+    # the framework's own are written back too: now in the node's dtype
+    write(model, ORIGINS[model], params_of(model) if arrays is None else arrays)
     return model
 
 
@@ -97,6 +97,8 @@ def source(network: Node | Block, backend: str, *, input_shape: Any = None, **op
 
 def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:
     """A node as it is, or a block inferred at a shape."""
+    if not isinstance(network, (Node, Block)):
+        raise FieldError(f"needs a block or a node, got {network!r}.")
     if isinstance(network, Node):
         if input_shape is not None or options:
             raise FieldError("a node has its input_shape and options already; leave them out.")
@@ -110,9 +112,11 @@ def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) ->
 
 def origin(model: Any, node: Node | None = None) -> Origin:
     """Where a model came from; by its node for one that was not made by `lower`."""
-    model_or_inner = getattr(model, "_orig_mod", model)  # torch.compile keeps the module there
-    known = ORIGINS.get(model_or_inner)
-    if known is not None:
+    try:
+        known = ORIGINS.get(inner(model))
+    except TypeError:  # what cannot be hashed or referred to is no model
+        known = None
+    if known is not None and (node is None or node is known.node):
         return known
     if node is None:
         raise BlockError(
@@ -126,6 +130,11 @@ def origin(model: Any, node: Node | None = None) -> Origin:
     return Origin(node, adapter, adapter.program(node).bindings)
 
 
+def inner(model: Any) -> Any:
+    """The module inside a compiled one: torch.compile keeps it under this name."""
+    return getattr(model, "_orig_mod", model)
+
+
 def params_of(model: Any, *, node: Node | None = None) -> Params:
     """The parameters of a model in canonical form, as copies.
 
@@ -135,14 +144,13 @@ def params_of(model: Any, *, node: Node | None = None) -> Params:
     {'kernel': (2, 3), 'bias': (3,)}
     """
     known = origin(model, node)
-    inner = getattr(model, "_orig_mod", model)
-    return {b.path: b.to_canonical(known.backend.read(inner, b)) for b in known.bindings}
+    return {b.path: b.to_canonical(known.backend.read(inner(model), b)) for b in known.bindings}
 
 
 def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
     """Set all parameters of a model; raises `ParamError` with every mismatch, then sets none."""
     known = origin(model, node)
-    write(getattr(model, "_orig_mod", model), known, check_params(known.node, params))
+    write(inner(model), known, check_params(known.node, params))
 
 
 def write(model: Any, known: Origin, arrays: Params) -> None:
@@ -164,7 +172,15 @@ def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = Non
         ShapeError: if the batch does not have the shape that the network was inferred for.
     """
     known = origin(model, node)
-    return known.backend.forward(model, batch(known.node, x), training)
+    inputs, _ = batch(known.node, x)
+    outputs = known.backend.forward(model, inputs, training)
+    return map_value(lambda y: owned(y, inputs), outputs)
+
+
+def owned(y: np.ndarray, inputs: Any) -> np.ndarray:
+    """An array that the caller may write to without changing what went in."""
+    shared = any(np.may_share_memory(y, x) for x in leaves(inputs))
+    return y.copy() if shared or not y.flags.writeable else y
 
 
 def gradients(
@@ -180,17 +196,27 @@ def gradients(
         {"input": ..., "0/kernel": ..., ...} in canonical form.
     """
     known = origin(model, node)
-    inner = getattr(model, "_orig_mod", model)
-    x = batch(known.node, x)
-    weight = fitted(cotangent, known.node.out_spec, "the cotangent", leaves(x)[0].shape[0])
-    dx, native = known.backend.gradients(inner, x, weight, training, known.bindings)
+    inputs, concrete = batch(known.node, x)
+    size = len(leaves(inputs)[0])
+    weight = fitted(cotangent, concrete.out_spec, "the cotangent", size)
+    dx, native = known.backend.gradients(inner(model), inputs, weight, training, known.bindings)
     canonical = {b.path: b.to_canonical(native[b.path]) for b in known.bindings if b.spec.trainable}
+    dx = map_value(lambda g: owned(g, (*leaves(inputs), *leaves(weight))), dx)
     return {"input": dx, **canonical}
 
 
-def batch(node: Node, x: Any) -> Any:
-    """A batch in the node's dtype; raises `ShapeError` if it does not fit the network's input."""
-    return fitted(x, node.in_spec, "the network", None)
+def batch(node: Node, x: Any) -> tuple[Any, Node]:
+    """A batch in the node's dtype, and the node at the batch's own sizes.
+
+    Raises `ShapeError` if the batch does not fit the network's input, also where an axis may have
+    any length but a block inside needs more.
+    """
+    inputs = fitted(x, node.in_spec, "the network", None)
+    if all(None not in spec.shape for spec in leaves(node.in_spec)):
+        return inputs, node
+    sizes = map_value(lambda array: array.shape[1:], inputs)
+    layout = leaves(node.in_spec)[0].layout
+    return inputs, infer(node.block, sizes, layout=layout, dtype=node.dtype)
 
 
 def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
@@ -203,7 +229,7 @@ def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
         raise ShapeError(f"{what} takes {wanted}, got {got}.")
 
     def fit(spec: Any, value: Any) -> np.ndarray:
-        array = np.asarray(value)
+        array = as_array(value, what)
         if array.dtype.kind not in "fiub":
             raise FieldError(f"{what} takes numbers, got dtype {array.dtype}.")
         sizes = zip(spec.shape, array.shape[1:], strict=False)
@@ -216,6 +242,13 @@ def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
     if len(sizes) > 1:
         raise ShapeError(f"{what} needs one batch size, got {sorted(sizes)}.")
     return arrays
+
+
+def as_array(value: Any, what: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        raise FieldError(f"{what} takes an array of numbers, got {type(value).__name__}.") from None
 
 
 def batch_fact(spec: Any, shape: tuple[int, ...], what: str) -> str:

@@ -50,6 +50,8 @@ def count(node: Node, *, trainable: bool | None = None) -> int:
 
 def check_params(node: Node, params: Mapping[str, Any]) -> Params:
     """The parameters as arrays of the node's dtype; raises `ParamError` with every mismatch."""
+    if not isinstance(params, Mapping):
+        raise ParamError(f"parameters are a dict from path to array, got {type(params).__name__}.")
     specs = node.param_specs()
     wrong = []
     arrays = {}

@@ -16,13 +16,15 @@ import numpy as np
 
 from blocks._backends import find_backend, installed
 from blocks._block import Block
+from blocks._errors import FieldError, UnsupportedError
 from blocks._models import apply, as_node, gradients, lower, params_of
 from blocks._params import Params, init
 from blocks._spec import Node, Spec, leaves, map_value
 from blocks._train import SGD, fit
 from blocks.regularisation import Dropout
 
-# Largest difference, as a share of the largest reference value, by dtype of the model.
+# Largest difference, as a share of the largest reference value of its level, by dtype of the model:
+# a gradient that is 0 but for rounding is judged by the size of the others.
 TOLERANCES = {
     "float64": {"outputs": 1e-12, "gradients": 1e-11, "state": 1e-12, "curve": 1e-10},
     "float32": {"outputs": 2e-6, "gradients": 2e-5, "state": 2e-6, "curve": 2e-5},
@@ -130,7 +132,7 @@ def parity(
     backends: Iterable[str] | None = None,
     params: Params | None = None,
     seed: int = 0,
-    batch_size: int = 3,
+    batch_size: int = 7,
     steps: int = 5,
     **options: Any,
 ) -> Report:
@@ -152,30 +154,66 @@ def parity(
     True
     """
     node = as_node(network, input_shape, options)
-    names = installed() if backends is None else list(backends)
-    rng = np.random.default_rng(seed)
-    params = random_params(node, seed) if params is None else params
-    inputs = Inputs.draw(node, batch_size, rng)
-    reference = measure("numpy", doubled(node), params, inputs, steps)
-    changed = measure_outputs("numpy", doubled(node), *one_percent(reference, params, inputs))
-    control = relative(changed, reference.values["outputs"]["output"])[0]
-    reports = tuple(compare(name, node, params, inputs, reference, steps) for name in names)
-    notes = (
-        () if deterministic(node) else ("Training is not compared: Dropout draws its own masks.",)
-    )
-    return Report(node, node.dtype, reports, control, notes)
+    backends = installed() if backends is None else backends
+    names = [backends] if isinstance(backends, str) else list(backends)
+    if not names:
+        raise FieldError("parity needs at least one backend, got none.")
+    draw = Draw(node, params, batch_size, steps)
+    reports, control = draw.compare(names, seed)
+    for again in range(1, 1 + REDRAWS):
+        doubtful = [r.backend for r in reports.values() if not r and not r.facts]
+        if node.dtype == "float64" or not doubtful:
+            break
+        for name, report in draw.compare(doubtful, seed + again)[0].items():
+            if report:
+                reports[name] = replace(report, notes=(*report.notes, TIPPED.format(again)))
+    notes = () if deterministic(node) else ("Dropout draws its own masks: training is left out.",)
+    return Report(node, node.dtype, tuple(reports.values()), control, notes)
+
+
+# In float32 a ReLU or a maximum may tip over within rounding, which moves gradients by more. That
+# happens in one draw and not in the next; a network that is another one differs in all.
+REDRAWS = 2
+TIPPED = "agrees, but on draw {}: before, a kink tipped over within float32's rounding"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is compared: a network, its parameters if they are given, and how much of it."""
+
+    node: Node
+    params: Params | None
+    batch_size: int
+    steps: int
+
+    def compare(self, names: list[str], seed: int) -> tuple[dict[str, BackendReport], float]:
+        """A report for each backend, and how far a change of 1 % moves the outputs."""
+        node, rng = self.node, np.random.default_rng(seed)
+        params = random_params(node, seed) if self.params is None else self.params
+        start = init(node, seed) if self.params is None else self.params
+        inputs = Inputs.draw(node, self.batch_size, rng, start)
+        reference = measure("numpy", doubled(node), params, inputs, self.steps)
+        changed = measure_outputs("numpy", doubled(node), *one_percent(reference, params, inputs))
+        control = relative(changed, reference.values["outputs"]["output"])[0]
+        reports = {
+            name: compare(name, node, params, inputs, reference, self.steps) for name in names
+        }
+        return reports, control
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What goes in: a batch, a cotangent for the output, and a target."""
+    """What goes in: a batch, a cotangent for the output, a target, and where training starts."""
 
     x: Any
     cotangent: Any
     target: Any
+    start: Params
 
     @classmethod
-    def draw(cls, node: Node, batch_size: int, rng: np.random.Generator) -> Inputs:
+    def draw(
+        cls, node: Node, batch_size: int, rng: np.random.Generator, start: Params | None = None
+    ) -> Inputs:
         """Normal numbers, a few of them large, exact in float32; any length is 5."""
 
         def normal(spec: Spec) -> np.ndarray:
@@ -186,7 +224,7 @@ class Inputs:
         lengths = lower(doubled(node), "numpy")
         y = apply(lengths, x)
         like = lambda a: rng.normal(size=a.shape).astype(np.float32)  # noqa: E731
-        return cls(x, map_value(like, y), map_value(like, y))
+        return cls(x, map_value(like, y), map_value(like, y), start or {})
 
 
 @dataclass(frozen=True)
@@ -239,7 +277,7 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
         values["state"] = state
         values["training"] |= gradients(model, x, cotangent, training=True)
         if steps and not isinstance(node.out_spec, tuple) and node.param_specs():
-            model = lower(node, backend, params=params)
+            model = lower(node, backend, params=inputs.start)
             values["curve"] = {"loss": curve(model, inputs, steps)}
     return Measured(values, found)
 
@@ -270,7 +308,10 @@ def compare(
     name: str, node: Node, params: Params, inputs: Inputs, reference: Measured, steps: int
 ) -> BackendReport:
     """One backend against the reference."""
-    measured = measure(name, node, params, inputs, steps)
+    try:
+        measured = measure(name, node, params, inputs, steps)
+    except UnsupportedError as refusal:
+        return BackendReport(name, (), (str(refusal),))
     limits = find_backend(name).rules.precision(node) if node.dtype == "float64" else []
     floor = max((limit.error for limit in limits), default=0.0)
     differences = []
@@ -279,7 +320,7 @@ def compare(
         tolerance = max(strict.get(level, strict["gradients"]), floor)
         largest = max((magnitude(value) for value in kinds.values()), default=0.0)
         for kind, wanted in kinds.items():
-            error, where = relative(measured.values[level][kind], wanted, largest / 100)
+            error, where = relative(measured.values[level][kind], wanted, largest)
             differences.append(Difference(level, kind, error, where, tolerance))
     notes = tuple(f"{limit.block.__name__}: {limit.reason}" for limit in limits)
     facts = tuple(wrong_facts(name, node, params, inputs, measured, reference))
@@ -316,8 +357,8 @@ def magnitude(value: Any) -> float:
 def relative(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str]:
     """Largest difference as a share of the largest wanted value, and the index where it is.
 
-    `floor` is the least that the difference is divided by: a gradient that is 0 but for rounding is
-    judged by the size of the others. NaN, or another shape, is an infinite difference.
+    `floor` is the least that the difference is divided by. NaN, or another shape, is an infinite
+    difference.
     """
     worst = (0.0, "")
     for i, (a, b) in enumerate(zip(leaves(got), leaves(wanted), strict=True)):
@@ -325,6 +366,8 @@ def relative(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str]:
             return float("inf"), f"shape {a.shape}, not {b.shape}"
         if not b.size:
             continue
+        if not np.isfinite(b).all():
+            return float("inf"), "the reference, which is not finite"
         with np.errstate(invalid="ignore"):
             distance = np.abs(a.astype(np.float64) - b)
         distance[np.isnan(distance)] = np.inf

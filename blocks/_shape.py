@@ -109,6 +109,8 @@ def need_spatial(x: Spec, rank: int) -> None:
 def rank_repair(x: Spec, rank: int, made: str) -> str:
     if made == "Flatten":
         return "Move Flatten after the last Conv."
+    if x.rank == rank:
+        return f"The channel axis is missing: write {(*x.shape, 1)} for one channel."
     if 2 <= x.rank <= 4:
         return f"Use a kernel_size of length {x.rank - 1}."
     return f"Give it an input with {rank + 1} axes, the batch not counted."

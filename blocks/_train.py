@@ -11,10 +11,11 @@ import numpy as np
 
 from blocks import _fields as fields
 from blocks._block import Config, block
-from blocks._errors import FieldError, ShapeError
+from blocks._errors import FieldError, ParamError, ShapeError
+from blocks._fields import as_index
 from blocks._infer import check_word
-from blocks._models import apply, batch, origin
-from blocks._spec import Node
+from blocks._models import apply, as_array, batch, origin
+from blocks._spec import Node, leaves, map_value
 
 LOSSES = ("cross_entropy", "mse")
 
@@ -90,17 +91,28 @@ def fit(
     """
     known = origin(model, node)
     check_word("loss", loss, LOSSES)
-    for name, number in (("epochs", epochs), ("batch_size", batch_size)):
-        if number < 1:
-            raise FieldError(f"{name} must be a positive int, got {number!r}.")
-    x, y = batch(known.node, data[0]), targets(known.node, data[1], loss)
-    if len(x) != len(y):
-        raise ShapeError(f"fit needs one target for each input, got {len(x)} and {len(y)}.")
-    step = known.backend.trainer(model, loss, optimizer or SGD())
+    optimizer = SGD() if optimizer is None else optimizer
+    if not isinstance(optimizer, SGD):
+        raise FieldError(f"optimizer must be an optimiser such as SGD(0.1), got {optimizer!r}.")
+    whole = (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0))
+    for name, number, low in whole:
+        if as_index(number) is None or number < low:
+            raise FieldError(f"{name} must be an int of at least {low}, got {number!r}.")
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise FieldError("data must be a pair: inputs and targets.")
+    if not any(spec.trainable for spec in known.node.param_specs().values()):
+        raise ParamError("fit has nothing to train: the network has no trainable parameters.")
+    x, concrete = batch(known.node, data[0])
+    y = targets(concrete, data[1], loss)
+    if len(leaves(x)[0]) != len(y):
+        raise ShapeError(
+            f"fit needs one target for each input, got {len(leaves(x)[0])} and {len(y)}."
+        )
+    step = known.backend.trainer(model, loss, optimizer)
     losses: list[float] = []
     start = time.perf_counter()
-    for rows in batches(len(x), batch_size, epochs, seed):
-        losses.append(step(x[rows], y[rows]))
+    for rows in batches(len(y), batch_size, epochs, seed):
+        losses.append(step(map_value(lambda array: array[rows], x), y[rows]))  # noqa: B023
         if on_step:
             on_step(len(losses), losses[-1])
     return History(tuple(losses), time.perf_counter() - start)
@@ -116,12 +128,14 @@ def batches(examples: int, batch_size: int, epochs: int, seed: int) -> Iterator[
 
 def targets(node: Node, y: Any, loss: str) -> np.ndarray:
     """Targets in the form that the loss takes; refuse what does not fit the network's output."""
-    out, array = node.out_spec, np.asarray(y)
+    out, array = node.out_spec, as_array(y, "fit")
     if isinstance(out, tuple):
         raise ShapeError(f"fit needs one output, but the network has {len(out)}.")
     if loss == "mse":
-        if array.shape[1:] != out.shape:
-            raise ShapeError(f"mse needs targets {('batch', *out.shape)}, got {array.shape}.")
+        if array.shape[1:] != out.shape or array.dtype.kind not in "fiub":
+            raise ShapeError(
+                f"mse needs targets {('batch', *out.shape)}, got {array.dtype} of {array.shape}."
+            )
         return array.astype(out.dtype)
     if array.ndim != 1 or array.dtype.kind not in "iu" or out.rank != 1:
         raise ShapeError(
@@ -138,4 +152,7 @@ def targets(node: Node, y: Any, loss: str) -> np.ndarray:
 
 def accuracy(model: Any, x: np.ndarray, labels: np.ndarray) -> float:
     """The share of examples whose largest output is at their label, in evaluation mode."""
-    return float(np.mean(apply(model, x).argmax(-1) == labels))
+    found, labels = apply(model, x).argmax(-1), np.asarray(labels)
+    if labels.shape != found.shape:
+        raise ShapeError(f"accuracy needs labels of shape {found.shape}, got {labels.shape}.")
+    return float(np.mean(found == labels))

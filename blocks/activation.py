@@ -52,8 +52,8 @@ class Activation(Leaf):
         soft_shrink   sign(x) * max(|x| - threshold, 0)
         hard_shrink   x if |x| > threshold else 0
 
-    Where a function has a kink, its gradient there is the one from below: 0 for relu at 0, slope
-    for leaky_relu at 0. For hard_tanh it is 0 at both ends.
+    At a kink the gradient is that of the flatter side: 0 for relu at 0, for relu6 and the hard ones
+    at both ends, and for the shrinks at the threshold; slope for leaky_relu at 0.
 
     Shape: any; unchanged.
     Fields:
@@ -62,8 +62,9 @@ class Activation(Leaf):
         alpha: of elu and celu, 1 if left out.
         threshold: of soft_shrink and hard_shrink, 0.5 if left out.
     Differs: "gelu" is the exact one in torch and Keras and the tanh approximation in Flax: here two
-        names. The slope of leaky_relu is 0.01 in torch and Flax, 0.3 in Keras. At kinks JAX's
-        leaky_relu and hard_tanh have gradient 1; so has Keras's hard_tanh.
+        names. The slope of leaky_relu is 0.01 in torch and Flax, 0.3 in Keras. At kinks, JAX's
+        leaky_relu and hard_tanh have gradient 1. So has Keras's hard_tanh, and on its jax engine
+        leaky_relu: there the model stays with the stock layer.
 
     >>> Activation("leaky_relu", slope=0.2)
     Activation(kind='leaky_relu', slope=0.2)
@@ -99,12 +100,12 @@ def ReLU6() -> Activation:
 
 
 def LeakyReLU(slope: float = 0.01) -> Activation:
-    """X if x > 0 else slope * x."""
+    """x if x > 0 else slope * x."""
     return Activation("leaky_relu", slope=slope)
 
 
 def ELU(alpha: float = 1.0) -> Activation:
-    """X if x > 0 else alpha * (exp(x) - 1)."""
+    """x if x > 0 else alpha * (exp(x) - 1)."""
     return Activation("elu", alpha=alpha)
 
 
@@ -114,22 +115,22 @@ def SELU() -> Activation:
 
 
 def CELU(alpha: float = 1.0) -> Activation:
-    """X if x > 0 else alpha * (exp(x / alpha) - 1)."""
+    """x if x > 0 else alpha * (exp(x / alpha) - 1)."""
     return Activation("celu", alpha=alpha)
 
 
 def GELU(approximate: bool = False) -> Activation:
-    """X * Phi(x); the tanh formula if approximate (Hendrycks and Gimpel 2016)."""
+    """x * Phi(x); the tanh formula if approximate (Hendrycks and Gimpel 2016)."""
     return Activation("gelu_tanh" if approximate else "gelu")
 
 
 def SiLU() -> Activation:
-    """X * sigmoid(x), also called swish."""
+    """x * sigmoid(x), also called swish."""
     return Activation("silu")
 
 
 def Mish() -> Activation:
-    """X * tanh(softplus(x))."""
+    """x * tanh(softplus(x))."""
     return Activation("mish")
 
 
@@ -139,7 +140,7 @@ def Softplus() -> Activation:
 
 
 def Softsign() -> Activation:
-    """X / (1 + |x|)."""
+    """x / (1 + |x|)."""
     return Activation("softsign")
 
 
@@ -164,7 +165,7 @@ def HardSigmoid() -> Activation:
 
 
 def HardSiLU() -> Activation:
-    """X * hard_sigmoid(x), also called hard swish."""
+    """x * hard_sigmoid(x), also called hard swish."""
     return Activation("hard_silu")
 
 
@@ -174,7 +175,7 @@ def HardTanh() -> Activation:
 
 
 def TanhShrink() -> Activation:
-    """X - tanh(x)."""
+    """x - tanh(x)."""
     return Activation("tanh_shrink")
 
 
@@ -184,5 +185,5 @@ def SoftShrink(threshold: float = 0.5) -> Activation:
 
 
 def HardShrink(threshold: float = 0.5) -> Activation:
-    """X if |x| > threshold else 0."""
+    """x if |x| > threshold else 0."""
     return Activation("hard_shrink", threshold=threshold)

@@ -22,8 +22,22 @@ def a_block(block: Any, label: str, value: Any) -> Block:
     """Accept a block; a class or anything else is a slip that is easily said."""
     if isinstance(value, Block):
         return value
-    hint = f"Write {value.__name__}(...)." if callable(value) else ""
+    hint = ""
+    if isinstance(value, (list, tuple)):
+        hint = "Write the blocks as arguments: Sequential(*blocks)."
+    elif callable(value):
+        hint = f"Write {value.__name__}(...)."
     raise fields.refuse(label, "a block", value, hint)
+
+
+def is_name(value: Any) -> bool:
+    """Whether a word can stand in a listing and in every framework's names."""
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isidentifier()
+        and not keyword.iskeyword(value)
+    )
 
 
 @block
@@ -38,8 +52,8 @@ class Container(Combinator):
         """Children and their names: a position is its index, a keyword is its word."""
         children = [a_block(None, f"{label}[{i}]", b) for i, b in enumerate(blocks)]
         for name, child in named.items():
-            if not name.isidentifier() or keyword.iskeyword(name):
-                raise FieldError(f"{label} has a child named {name!r}; use a Python name.")
+            if not is_name(name):
+                raise FieldError(f"{label} has a child named {name!r}; use a Python name in ASCII.")
             children.append(a_block(None, f"{label}.{name}", child))
         names = (*map(str, range(len(blocks))), *named)
         return tuple(children), names
@@ -51,6 +65,8 @@ class Container(Combinator):
         return iter(self.blocks)
 
     def __getitem__(self, key: int | str) -> Block:
+        if isinstance(key, str) and key not in self.names:
+            raise KeyError(key)
         return self.blocks[self.names.index(key) if isinstance(key, str) else key]
 
     def shown_children(self) -> list[str]:
@@ -129,6 +145,8 @@ class Parallel(Container):
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "merge", MERGE(self, "Parallel.merge", merge))
         object.__setattr__(self, "axis", AXIS(self, "Parallel.axis", axis))
+        if merge == "tuple" and len(children) < 2:
+            raise FieldError("Parallel with merge='tuple' needs at least two branches, got one.")
         if axis is not None and merge not in ("concat", "stack"):
             raise FieldError(f"Parallel.axis={axis} has no meaning for merge={merge!r}.")
 
@@ -221,6 +239,8 @@ class Residual(Combinator):
                 return f"Make the body end in {shapes(wanted)}."
             if not plain and body.spatial != wanted.spatial:
                 return "Keep the spatial sizes in the body, or add a shortcut with the same stride."
+            if self.shortcut is not None:
+                return f"Set features={features} in the body."
             window = "" if plain else f", kernel_size={(1,) * (body.rank - 1)}"
             shortcut = f"{type(block).__name__}(features={reached}{window})"
             return f"Set features={features}, or add shortcut={shortcut}."
@@ -253,8 +273,8 @@ class Shared(Composite):
 
 
 def shared_key(label: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value):
-        raise fields.refuse(label, "a Python name", value)
+    if not is_name(value):
+        raise fields.refuse(label, "a Python name in ASCII", value)
     return value
 
 
@@ -280,7 +300,7 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     if any(spec.shape != first.shape for spec in specs):
         raise ShapeError(fork.why_one_shape(), values=outputs, fix=fork.repair(outputs))
     if fork.merge != "stack":
-        return first
+        return first.with_shape(first.shape)  # a value of its own, made here
     where = norm_axis(0 if fork.axis is None else fork.axis, first.rank + 1, first)
     return first.with_shape((*first.shape[:where], len(specs), *first.shape[where:]))
 

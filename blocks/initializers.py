@@ -147,12 +147,11 @@ class Array(Initializer):
     values: Any = fields.converted(frozen)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        array = np.asarray(self.values, dtype=np.float64)
-        if array.shape != shape:
-            raise FieldError(
-                f"Array initialiser has shape {array.shape}, but its parameter has shape {shape}."
-            )
-        return array
+        return np.asarray(self.values, dtype=np.float64).reshape(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.values)
 
 
 NAMED: dict[str, Initializer] = {
@@ -173,13 +172,15 @@ NAMED: dict[str, Initializer] = {
 
 
 def initializer(default: str) -> Any:
-    """A block's field: a name of `NAMED` or an `Initializer`."""
+    """A block's field: a name of `NAMED`, an `Initializer`, or an array of exact numbers."""
 
     def convert(block: Any, label: str, value: Any) -> Init:
-        if isinstance(value, Initializer) or value in NAMED:
+        if isinstance(value, (np.ndarray, list, tuple)):
+            return Array(value)
+        if isinstance(value, Initializer) or (isinstance(value, str) and value in NAMED):
             return value
         known = ", ".join(map(repr, NAMED))
-        rule = f"an Initializer or one of {known}"
+        rule = f"an Initializer, an array or one of {known}"
         raise fields.refuse(label, rule, value, did_you_mean(str(value), NAMED).strip())
 
     return fields.converted(convert, default)

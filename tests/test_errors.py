@@ -57,6 +57,23 @@ BUILD = [
         lambda: bl.Sequential(bl.Dense(3), bl.ReLU),
         f"Sequential[1] must be a block, got {bl.ReLU!r}. Write ReLU(...).",
     ),
+    (
+        lambda: bl.Sequential([bl.Dense(3)]),
+        "Sequential[0] must be a block, got [Dense(features=3)]. "
+        "Write the blocks as arguments: Sequential(*blocks).",
+    ),
+    (
+        lambda: bl.Parallel(bl.Dense(3), merge="tuple"),
+        "Parallel with merge='tuple' needs at least two branches, got one.",
+    ),
+    (
+        lambda: bl.lower("net", "torch"),
+        "needs a block or a node, got 'net'.",
+    ),
+    (
+        lambda: bl.parity(bl.Dense(3), (2,), backends=[]),
+        "parity needs at least one backend, got none.",
+    ),
     (lambda: bl.Parallel(), "Parallel needs at least one branch, got none."),
     (
         lambda: bl.Permute((0, 2)),
@@ -64,7 +81,7 @@ BUILD = [
     ),
     (
         lambda: bl.Sequential(**{"a/b": bl.Dense(3)}),
-        "Sequential has a child named 'a/b'; use a Python name.",
+        "Sequential has a child named 'a/b'; use a Python name in ASCII.",
     ),
     (
         lambda: bl.infer(bl.Dense(3), 20),
@@ -142,6 +159,27 @@ SHAPE = [
         "Conv at '0' needs 1 spatial axis and channels, got (5, 6, 4).\n"
         "  (5, 6, 4) is the input of the network.\n"
         "  Use a kernel_size of length 2.",
+    ),
+    (
+        bl.Conv(8, (3, 3)),
+        (28, 27),
+        "Conv at the top needs 2 spatial axes and channels, got (28, 27).\n"
+        "  (28, 27) is the input of the network.\n"
+        "  The channel axis is missing: write (28, 27, 1) for one channel.",
+    ),
+    (
+        bl.Sequential(bl.Residual(bl.Dense(4)), bl.Conv(8, (3, 3))),
+        (4,),
+        "Conv at '1' needs 2 spatial axes and channels, got (4,).\n"
+        "  (4,) is the output of Residual at '0', from (4,).\n"
+        "  Give it an input with 3 axes, the batch not counted.",
+    ),
+    (
+        bl.Dense(2, kernel_init=np.ones((3, 3))),
+        (3,),
+        "Dense at the top has an array of shape (3, 3) for its kernel of shape (3, 2).\n"
+        "  (3,) is the input of the network.\n"
+        "  Canonical kernels are (in, out) and (*window, in, out).",
     ),
     (
         bl.Sequential(bl.Dense(4), bl.Dense(3, in_features=5)),
@@ -331,9 +369,44 @@ def test_a_name_that_torch_cannot_give():
     with pytest.raises(bl.UnsupportedError) as error:
         bl.lower(bl.Sequential(forward=bl.Dense(3)), "torch", input_shape=(2,))
     assert str(error.value) == (
-        "torch cannot name a child 'forward' at the top: nn.Sequential has an attribute of that "
+        "torch cannot name a child 'forward' at the top: its modules have an attribute of that "
         "name.\n  Give the child another name."
     )
+    for name in ("training", "type", "float", "dim", "merge"):
+        if name not in ("merge",):  # a field of Parallel itself
+            with pytest.raises(bl.UnsupportedError, match=f"cannot name a child '{name}'"):
+                bl.lower(bl.Parallel(**{name: bl.Dense(3)}), "torch", input_shape=(2,))
+
+
+FIT_FIELDS = [
+    ({"batch_size": 8.0}, "batch_size must be an int of at least 1, got 8.0."),
+    ({"epochs": 0}, "epochs must be an int of at least 1, got 0."),
+    ({"seed": -1}, "seed must be an int of at least 0, got -1."),
+    ({"optimizer": "sgd"}, "optimizer must be an optimiser such as SGD(0.1), got 'sgd'."),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), FIT_FIELDS, ids=[m for _, m in FIT_FIELDS])
+def test_options_of_fit(options, message):
+    with pytest.raises(bl.FieldError) as error:
+        bl.fit(bl.lower(NODE, "numpy"), (np.zeros((1, 5)), np.zeros(1, int)), **options)
+    assert str(error.value) == message
+
+
+def test_nothing_to_train(backend):
+    model = bl.lower(bl.ReLU(), backend, input_shape=(3,))
+    with pytest.raises(bl.ParamError, match="no trainable parameters"):
+        bl.fit(model, (np.zeros((1, 3)), np.zeros((1, 3))), loss="mse")
+
+
+def test_any_length_is_checked_when_the_length_is_known(backend):
+    """No broadcasting, no framework error: the same ShapeError that infer gives."""
+    model = bl.lower(bl.Residual(bl.Conv(4, (3,))), backend, input_shape=(None, 4))
+    for length in (3, 5):
+        with pytest.raises(bl.ShapeError, match="Residual at the top adds its body to its input"):
+            bl.apply(model, np.zeros((2, length, 4)))
+    with pytest.raises(bl.ShapeError, match="kernel larger than its input: kernel 3, but axis 0"):
+        bl.apply(model, np.zeros((2, 2, 4)))
 
 
 FIT = [

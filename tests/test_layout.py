@@ -91,6 +91,46 @@ def test_a_long_chain_is_no_work_and_deep_nesting_no_recursion():
     assert len(permutes(placed(long))) == 2
 
 
+def test_names_are_kept_where_no_permute_is_needed():
+    """Vectors have no layout: torch's names are the paths, in both layouts."""
+    need("torch")
+    tied = bl.Shared("tied", bl.MLP(4, hidden=(3,)))
+    for net in (bl.Residual(bl.Dense(4)), bl.Parallel(bl.Dense(4), tied), tied, bl.Dense(2)):
+        for layout in ("channels_last", "channels_first"):
+            node = bl.infer(net, (4,), layout=layout)
+            paths = [path.replace("/", ".") for path in node.param_specs()]
+            found = bl.lower(node, "torch").state_dict()
+            names = {"weight": "kernel"}
+            dotted = [".".join(names.get(part, part) for part in key.split(".")) for key in found]
+            assert dotted == paths
+
+
+SHARED = bl.Shared("tied", bl.Conv(4, (3, 2), padding="same"))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        SHARED,
+        bl.Parallel(SHARED, bl.Identity(), merge="stack"),
+        bl.Parallel(SHARED, SHARED, merge="tuple"),
+        bl.Parallel(SHARED, bl.LayerNorm()),
+        bl.Shared("all", bl.Sequential(SHARED, bl.ReLU(), SHARED)),
+    ],
+    ids=str,
+)
+def test_shared_blocks_among_permutes(net, layout, framework):
+    shape = (5, 6, 4) if layout == "channels_last" else (4, 5, 6)
+    assert bl.parity(net, shape, layout=layout, backends=[framework], steps=0)
+
+
+def test_a_child_may_be_named_like_a_permute(framework):
+    net = bl.Sequential(permute_0=bl.Conv(4, (3, 2)), permute_1=bl.Conv(4, (2, 2)))
+    for layout, shape in (("channels_last", (5, 6, 4)), ("channels_first", (4, 5, 6))):
+        assert bl.parity(net, shape, layout=layout, backends=[framework], steps=0)
+
+
 def test_the_users_layout_is_what_goes_in_and_out(framework):
     """Whatever a backend does inside, shapes are those of the program."""
     for layout, shape in (("channels_last", (5, 6, 4)), ("channels_first", (4, 5, 6))):

@@ -95,6 +95,21 @@ class TestTorch:
             bl.params_of(twin)
         close(bl.apply(twin, x, node=node), bl.apply(model, x))
 
+    def test_gradients_whatever_the_user_switched_off(self, torch):
+        _, model, x = image("channels_first", "torch")
+        wanted = bl.gradients(model, x, np.ones((4, 10)))
+        model[5].requires_grad_(False)
+        with torch.no_grad():
+            found = bl.gradients(model, x, np.ones((4, 10)))
+        assert not model[5].weight.requires_grad
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[path], wanted[path]) for path in wanted)
+
+    def test_a_node_that_is_given_wins(self):
+        _, model, _ = image("channels_first", "torch")
+        other = bl.infer(IMAGE, (3, 6, 8), layout="channels_first", dtype="float32")
+        assert bl.params_of(model, node=other).keys() == bl.params_of(model).keys()
+
     def test_modes_are_left_as_they_were(self, torch):
         _, model, x = image("channels_first", "torch")
         model.train()
@@ -266,6 +281,9 @@ def test_the_users_arrays_are_not_touched(backend):
     model = bl.lower(node, backend, params=params)
     bl.fit(model, (x, np.array([0, 1, 2, 3])), optimizer=bl.SGD(0.1), epochs=2)
     bl.apply(model, x, training=True)
+    for same in (bl.Identity(), bl.Permute((1, 0, 2)), bl.Dropout(0.5)):
+        y = bl.apply(bl.lower(same, backend, input_shape=LAST), x)
+        y += 1
     assert all(np.array_equal(params[path], before[path]) for path in params)
     assert np.array_equal(x, data)
 

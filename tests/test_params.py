@@ -40,6 +40,9 @@ def test_native_first_parameters_are_the_framework_own(backend):
     assert native["kernel"].shape == (50, 40)
     assert not np.array_equal(native["kernel"], bl.init(node)["kernel"])
     assert np.std(native["kernel"]) > 0.01
+    assert native["kernel"].dtype == np.float32
+    again = bl.params_of(bl.lower(node, backend, init="native"))
+    assert np.array_equal(native["kernel"], again["kernel"])
 
 
 @pytest.mark.parametrize(
@@ -78,9 +81,8 @@ def test_orthogonal_kernels():
 def test_array_initialisers_are_exact_and_fit():
     sobel = Array([[1.0], [2.0]])
     assert np.array_equal(drawn(bl.Dense(1, kernel_init=sobel), (2,))["kernel"], [[1], [2]])
-    with pytest.raises(
-        bl.FieldError, match=r"shape \(2, 1\), but its parameter has shape \(3, 1\)"
-    ):
+    assert bl.Dense(1, kernel_init=[[1.0], [2.0]]) == bl.Dense(1, kernel_init=sobel)
+    with pytest.raises(bl.ShapeError, match=r"array of shape \(2, 1\) for its kernel of shape \(3"):
         drawn(bl.Dense(1, kernel_init=sobel), (3,))
 
 
