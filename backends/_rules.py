@@ -208,6 +208,16 @@ def each(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
     return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
+def native_axis(axis: int, rank: int) -> int:
+    """An axis of a value as frameworks count it, with the batch; the last is -1."""
+    return -1 if axis == rank - 1 else axis + 1
+
+
+def own_axis(node: Node) -> int:
+    """The axis along which a block works, as frameworks count it."""
+    return native_axis(node.resolved["axis"], node.out_spec.rank)
+
+
 def listed(children: dict[str, Any]) -> list[Any] | dict[str, Any]:
     """Children as a list if their names are their positions, else as they are."""
     positional = list(children) == [str(i) for i in range(len(children))]

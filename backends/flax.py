@@ -20,17 +20,17 @@ from flax import nnx
 from backends import flax_modules
 from backends._backend import Backend
 from backends._expression import Let, Name, call, optional
-from backends._rules import Binding, Program, Rules, each, flat
+from backends._rules import Binding, Program, Rules, each, flat, own_axis
 from blocks._spec import Node, leaves, map_value
 from blocks._train import SGD
-from blocks.activation import Activation
+from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Parallel, Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm, LayerNorm
-from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Flatten, Permute
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity
 
 rule = Rules("flax")
@@ -116,6 +116,11 @@ def global_avg_pool(node: Node) -> Any:
     return partial("jnp.mean", axis=tuple(range(1, node.in_spec.rank)))
 
 
+@rule(GlobalMaxPool)
+def global_max_pool(node: Node) -> Any:
+    return partial("jnp.max", axis=tuple(range(1, node.in_spec.rank)))
+
+
 # norm
 
 
@@ -147,6 +152,35 @@ def layer_norm(node: Node) -> Any:
         use_fast_variance=False,
         use_scale=optional(block.use_scale, True),
         use_bias=optional(block.use_bias, True),
+    )
+
+
+@rule(GroupNorm, scale="scale", bias="bias")
+def group_norm(node: Node) -> Any:
+    block = node.form
+    return layer(
+        node,
+        "nnx.GroupNorm",
+        node.in_spec.channels,
+        num_groups=optional(block.groups, 32),
+        epsilon=optional(block.epsilon, 1e-6),
+        use_fast_variance=False,
+        use_scale=optional(block.use_scale, True),
+        use_bias=optional(block.use_bias, True),
+    )
+
+
+@rule(RMSNorm, scale=("scale", flat))
+def rms_norm(node: Node) -> Any:
+    block = node.form
+    shape = node.in_spec.shape[-len(block.axes) :]
+    several = len(shape) > 1
+    return layer(
+        node,
+        "RMSNorm" if several else "nnx.RMSNorm",
+        shape if several else shape[0],
+        epsilon=optional(block.epsilon, 1e-6),
+        use_scale=optional(block.use_scale, True),
     )
 
 
@@ -182,6 +216,21 @@ def activation(node: Node) -> Any:
     return ACTIVATIONS[node.form.kind](node.form)
 
 
+@rule(Softmax)
+def softmax(node: Node) -> Any:
+    return along_axis(node, "nnx.softmax")
+
+
+@rule(LogSoftmax)
+def log_softmax(node: Node) -> Any:
+    return along_axis(node, "nnx.log_softmax")
+
+
+def along_axis(node: Node, function: str) -> Any:
+    axis = own_axis(node)
+    return Name(function) if axis == -1 else partial(function, axis=axis)
+
+
 # regularisation
 
 
@@ -201,6 +250,24 @@ def flatten(node: Node) -> Any:
 @rule(Permute)
 def permute(node: Node) -> Any:
     return partial("jnp.transpose", axes=(0, *(axis + 1 for axis in node.form.axes)))
+
+
+@rule(Reshape)
+def reshape(node: Node) -> Any:
+    return partial("reshape", shape=node.out_spec.shape)
+
+
+@rule(Pad)
+def pad(node: Node) -> Any:
+    block = node.form
+    value = {"constant_values": block.value} if block.mode == "constant" else {}
+    pads = ((0, 0), *block.pads)
+    return partial("jnp.pad", pad_width=pads, mode=optional(block.mode, "constant"), **value)
+
+
+@rule(Crop)
+def crop(node: Node) -> Any:
+    return partial("crop", crops=node.form.crops)
 
 
 # value
@@ -234,9 +301,8 @@ def parallel(node: Node, children: dict[str, Any]) -> Any:
 
 def merge(node: Node) -> dict[str, Any]:
     """How outputs are merged; the last axis is -1, as Flax users write it."""
-    axis = node.resolved.get("axis", -2)
-    last = axis == -2 or axis == node.out_spec.rank - 1
-    return {"merge": node.form.merge, "axis": optional(-1 if last else axis + 1, -1)}
+    axis = own_axis(node) if "axis" in node.resolved else -1
+    return {"merge": node.form.merge, "axis": optional(axis, -1)}
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -258,10 +324,12 @@ class FlaxBackend(Backend):
     rules = rule
     helpers: ClassVar = flax_modules
     imports: ClassVar = {
+        "math": "import math",
         "partial": "from functools import partial",
         "reduce": "from functools import reduce",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
+        "lax": "from jax import lax",
         "nnx": "from flax import nnx",
     }
     setup: ClassVar = {"rngs": "rngs = nnx.Rngs({seed})"}

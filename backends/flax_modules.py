@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 
 def flatten(x):
@@ -40,19 +42,36 @@ def hard_shrink(x, threshold):
     return jnp.where(jnp.abs(x) > threshold, x, 0)
 
 
-class LayerNorm(nnx.LayerNorm):
-    """A layer norm over several trailing axes: nnx creates its parameters for one axis only."""
+def reshape(x, shape):
+    """The same numbers in another shape, after the batch."""
+    return x.reshape(x.shape[0], *shape)
+
+
+def crop(x, crops):
+    """Fewer cells at both ends of the axes after the batch."""
+    for axis, (low, high) in enumerate(crops, 1):
+        x = lax.slice_in_dim(x, low, x.shape[axis] - high, axis=axis)
+    return x
+
+
+class SeveralAxes(nnx.Module):
+    """A norm over several trailing axes: nnx creates its parameters for one axis only."""
 
     def __init__(self, shape, **kwargs):
-        size = 1
-        for n in shape:
-            size *= n
-        super().__init__(size, **kwargs)
+        super().__init__(math.prod(shape), **kwargs)
         self.rank = len(shape)
 
     def __call__(self, x):
         rows = x.reshape(*x.shape[: x.ndim - self.rank], -1)
         return super().__call__(rows).reshape(x.shape)
+
+
+class LayerNorm(SeveralAxes, nnx.LayerNorm):
+    pass
+
+
+class RMSNorm(SeveralAxes, nnx.RMSNorm):
+    pass
 
 
 class Residual(nnx.Module):

@@ -32,19 +32,19 @@ import keras
 from backends._backend import Backend
 from backends._expression import Let, Name, call, evaluate, literal, one_line, optional, render
 from backends._keras_engine import ENGINES
-from backends._rules import Binding, Program, Rules, each
+from backends._rules import Binding, Program, Rules, each, own_axis
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, leaves, map_value
 from blocks._stack import run
 from blocks._train import SGD
-from blocks.activation import Activation
+from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Parallel, Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm, LayerNorm
-from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Flatten, Permute
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity
 
 rule = Rules("keras")
@@ -215,6 +215,11 @@ def global_avg_pool(node: Node) -> Any:
     return layer(node, f"GlobalAveragePooling{node.in_spec.rank - 1}D", **LAST)
 
 
+@rule(GlobalMaxPool)
+def global_max_pool(node: Node) -> Any:
+    return layer(node, f"GlobalMaxPooling{node.in_spec.rank - 1}D", **LAST)
+
+
 # norm
 
 
@@ -242,6 +247,29 @@ def layer_norm(node: Node) -> Any:
         center=optional(block.use_bias, True),
         scale=optional(block.use_scale, True),
     )
+
+
+@rule(GroupNorm, scale="gamma", bias="beta")
+def group_norm(node: Node) -> Any:
+    block = node.form
+    return layer(
+        node,
+        "GroupNormalization",
+        groups=optional(block.groups, 32),
+        epsilon=optional(block.epsilon, 1e-3),
+        center=optional(block.use_bias, True),
+        scale=optional(block.use_scale, True),
+    )
+
+
+@rule(RMSNorm, scale="scale")
+def rms_norm(node: Node) -> Any:
+    block = node.form
+    axes = block.axes[0] if len(block.axes) == 1 else list(block.axes)
+    if not block.use_scale:
+        return op("rms_normalization", axis=optional(axes, -1), epsilon=block.epsilon)
+    epsilon = optional(block.epsilon, 1e-6)
+    return layer(node, "RMSNormalization", axis=optional(axes, -1), epsilon=epsilon)
 
 
 # activation
@@ -276,6 +304,16 @@ def celu(node: Node, alpha: Any) -> Any:
     return elu if alpha == 1 else pipe(op("multiply", x2=1 / alpha), elu, op("multiply", x2=alpha))
 
 
+@rule(Softmax)
+def softmax(node: Node) -> Any:
+    return layer(node, "Softmax", axis=optional(own_axis(node), -1))
+
+
+@rule(LogSoftmax)
+def log_softmax(node: Node) -> Any:
+    return op("log_softmax", axis=optional(own_axis(node), -1))
+
+
 # regularisation
 
 
@@ -295,6 +333,51 @@ def flatten(node: Node) -> Any:
 @rule(Permute)
 def permute(node: Node) -> Any:
     return layer(node, "Permute", tuple(axis + 1 for axis in node.form.axes))
+
+
+@rule(Reshape)
+def reshape(node: Node) -> Any:
+    return layer(node, "Reshape", node.out_spec.shape)
+
+
+@rule(Pad)
+def pad(node: Node) -> Any:
+    block = node.form
+    if block.mode == "edge":  # TensorFlow has no such padding
+        return taken(node, [np.pad(np.arange(n), p, "edge") for n, p in sized(node, block.pads)])
+    value = {"constant_values": block.value} if block.mode == "constant" else {}
+    pads = ((0, 0), *block.pads)
+    return op("pad", pad_width=pads, mode=optional(block.mode, "constant"), **value)
+
+
+@rule(Crop)
+def crop(node: Node) -> Any:
+    crops = node.form.crops
+    if crops[-1] == (0, 0) and 2 <= len(crops) <= 4:
+        sizes = crops[0] if len(crops) == 2 else crops[:-1]
+        last = LAST if len(crops) > 2 else {}  # Cropping1D knows no other format
+        return layer(node, f"Cropping{len(crops) - 1}D", sizes, **last)
+    return taken(node, [np.arange(n)[low : n - high] for n, (low, high) in sized(node, crops)])
+
+
+def sized(node: Node, pairs: Any) -> list[tuple[int, Any]]:
+    """Size and pair of each axis; Keras must know the sizes."""
+    if None in node.in_spec.shape:
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)} at any length: "
+            "TensorFlow has no such operation.\n  Give the size to infer."
+        )
+    return list(zip(node.in_spec.shape, pairs, strict=True))
+
+
+def taken(node: Node, cells: list[np.ndarray]) -> Any:
+    """Cells picked along each axis that changes."""
+    steps = [
+        op("take", indices=picked.tolist(), axis=axis)
+        for axis, (picked, size) in enumerate(zip(cells, node.in_spec.shape, strict=True), 1)
+        if picked.tolist() != list(range(size))
+    ]
+    return pipe(*steps)
 
 
 # value
@@ -336,9 +419,8 @@ def merged(node: Node, children: dict[str, Any]) -> Any:
     if merge == "stack":
         return Join(names, branches, op("stack", axis=node.resolved["axis"] + 1))
     if merge == "concat":
-        axis = node.resolved["axis"]
-        native = -1 if axis == node.out_spec.rank - 1 else axis + 1
-        return Join(names, branches, layer(node, "Concatenate", axis=optional(native, -1)))
+        merge_layer = layer(node, "Concatenate", axis=optional(own_axis(node), -1))
+        return Join(names, branches, merge_layer)
     return Join(names, branches, layer(node, MERGES[merge]))
 
 
@@ -353,7 +435,7 @@ if keras.backend.backend() == "tensorflow":
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu")
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu_tanh")
 else:
-    for block in (BatchNorm, LayerNorm, GlobalAvgPool, Activation, Dense):
+    for block in (BatchNorm, LayerNorm, GroupNorm, RMSNorm, GlobalAvgPool, Activation, Dense):
         rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")
 
 

@@ -14,17 +14,17 @@ import numpy as np
 from backends import numpy_modules
 from backends._backend import Backend
 from backends._expression import Name, call, optional
-from backends._rules import Binding, Rules, listed
+from backends._rules import Binding, Rules, listed, own_axis
 from blocks._spec import Node
 from blocks._train import SGD
-from blocks.activation import Activation
+from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Parallel, Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm, LayerNorm
-from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Flatten, Permute
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity
 
 rule = Rules("numpy")
@@ -90,6 +90,11 @@ def global_avg_pool(node: Node) -> Any:
     return call("GlobalAvgPool", channel_axis=channel_axis(node))
 
 
+@rule(GlobalMaxPool)
+def global_max_pool(node: Node) -> Any:
+    return call("GlobalMaxPool", channel_axis=channel_axis(node))
+
+
 # norm
 
 
@@ -117,6 +122,28 @@ def layer_norm(node: Node) -> Any:
         use_scale=optional(block.use_scale, True),
         use_bias=optional(block.use_bias, True),
     )
+
+
+@rule(GroupNorm, scale="scale", bias="bias")
+def group_norm(node: Node) -> Any:
+    block = node.form
+    return call(
+        "GroupNorm",
+        node.in_spec.channels,
+        block.groups,
+        epsilon=block.epsilon,
+        use_scale=optional(block.use_scale, True),
+        use_bias=optional(block.use_bias, True),
+        channel_axis=channel_axis(node),
+    )
+
+
+@rule(RMSNorm, scale="scale")
+def rms_norm(node: Node) -> Any:
+    block = node.form
+    shape = node.in_spec.shape[-len(block.axes) :]
+    use_scale = optional(block.use_scale, True)
+    return call("RMSNorm", shape, epsilon=block.epsilon, use_scale=use_scale)
 
 
 # activation
@@ -154,6 +181,16 @@ def activation(node: Node) -> Any:
     return call(ACTIVATIONS[block.kind], **stated)
 
 
+@rule(Softmax)
+def softmax(node: Node) -> Any:
+    return call("Softmax", axis=own_axis(node))
+
+
+@rule(LogSoftmax)
+def log_softmax(node: Node) -> Any:
+    return call("LogSoftmax", axis=own_axis(node))
+
+
 # regularisation
 
 
@@ -173,6 +210,24 @@ def flatten(node: Node) -> Any:
 @rule(Permute)
 def permute(node: Node) -> Any:
     return call("Permute", 0, *(axis + 1 for axis in node.form.axes))
+
+
+@rule(Reshape)
+def reshape(node: Node) -> Any:
+    return call("Reshape", node.out_spec.shape)
+
+
+@rule(Pad)
+def pad(node: Node) -> Any:
+    block = node.form
+    if block.mode == "constant":
+        return call("ConstantPad", block.pads, block.value)
+    return call("EdgePad", block.pads, block.mode)
+
+
+@rule(Crop)
+def crop(node: Node) -> Any:
+    return call("Crop", node.form.crops)
 
 
 # value

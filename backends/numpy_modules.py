@@ -253,6 +253,26 @@ class GlobalAvgPool(Layer):
         return np.moveaxis(np.broadcast_to(dy, shape), -1, self.channel_axis)
 
 
+class GlobalMaxPool(Layer):
+    """The largest number over all axes but batch and channels; the first of equals wins."""
+
+    def __init__(self, channel_axis=-1):
+        super().__init__()
+        self.channel_axis = channel_axis
+
+    def forward(self, x, training):
+        x = np.moveaxis(x, self.channel_axis, -1)
+        rows = x.reshape(len(x), -1, x.shape[-1])
+        self.saved.append((x.shape, rows.argmax(1)))
+        return rows.max(1)
+
+    def backward(self, dy):
+        shape, winner = self.saved.pop()
+        dx = np.zeros((shape[0], math.prod(shape[1:-1]), shape[-1]), dy.dtype)
+        np.put_along_axis(dx, winner[:, None], dy[:, None], 1)
+        return np.moveaxis(dx.reshape(shape), -1, self.channel_axis)
+
+
 # norm
 
 
@@ -324,7 +344,98 @@ class LayerNorm(Layer):
         return (dz - mean - z * (dz * z).mean(self.axes, keepdims=True)) / std
 
 
+class GroupNorm(Layer):
+    """y = (x - mean) / sqrt(var + epsilon) * scale + bias, over spatial axes and each group"""
+
+    def __init__(self, channels, groups, epsilon, use_scale=True, use_bias=True, channel_axis=-1):
+        super().__init__(
+            scale=np.ones(channels) if use_scale else None,
+            bias=np.zeros(channels) if use_bias else None,
+        )
+        self.groups = groups
+        self.epsilon = epsilon
+        self.channel_axis = channel_axis
+
+    def split(self, x):
+        """(batch, *spatial, channels) -> (batch, cells, groups, channels of a group)"""
+        return x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+
+    def mean(self, x):
+        return x.mean((1, 3), keepdims=True)
+
+    def forward(self, x, training):
+        x = np.moveaxis(x, self.channel_axis, -1)
+        rows = self.split(x)
+        centred = rows - self.mean(rows)
+        std = np.sqrt(self.mean(centred**2) + self.epsilon)
+        z = centred / std
+        self.saved.append((z, std))
+        y = z.reshape(x.shape) * self.params.get("scale", 1) + self.params.get("bias", 0)
+        return np.moveaxis(y, -1, self.channel_axis)
+
+    def backward(self, dy):
+        (z, std), dy = self.saved.pop(), np.moveaxis(dy, self.channel_axis, -1)
+        self.add_grad("scale", batch_sum(dy * z.reshape(dy.shape)))
+        self.add_grad("bias", batch_sum(dy))
+        dz = self.split(dy * self.params.get("scale", 1))
+        dx = (dz - self.mean(dz) - z * self.mean(dz * z)) / std
+        return np.moveaxis(dx.reshape(dy.shape), -1, self.channel_axis)
+
+
+class RMSNorm(Layer):
+    """y = x / sqrt(mean(x^2) + epsilon) * scale, over the trailing axes"""
+
+    def __init__(self, shape, epsilon, use_scale=True):
+        super().__init__(scale=np.ones(shape) if use_scale else None)
+        self.axes = tuple(range(-len(shape), 0))
+        self.epsilon = epsilon
+
+    def forward(self, x, training):
+        rms = np.sqrt((x**2).mean(self.axes, keepdims=True) + self.epsilon)
+        z = x / rms
+        self.saved.append((z, rms))
+        return z * self.params.get("scale", 1)
+
+    def backward(self, dy):
+        z, rms = self.saved.pop()
+        self.add_grad("scale", (dy * z).sum(tuple(range(dy.ndim - len(self.axes)))))
+        dz = dy * self.params.get("scale", 1)
+        return (dz - z * (dz * z).mean(self.axes, keepdims=True)) / rms
+
+
 # activation
+
+
+class Softmax(Layer):
+    """y = exp(x) / sum(exp(x)) along an axis"""
+
+    def __init__(self, axis):
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x, training):
+        y = np.exp(x - x.max(self.axis, keepdims=True))
+        y /= y.sum(self.axis, keepdims=True)
+        self.saved.append(y)
+        return y
+
+    def backward(self, dy):
+        y = self.saved.pop()
+        return y * (dy - (dy * y).sum(self.axis, keepdims=True))
+
+
+class LogSoftmax(Softmax):
+    """y = x - log(sum(exp(x))) along an axis"""
+
+    def forward(self, x, training):
+        x = x - x.max(self.axis, keepdims=True)
+        y = x - np.log(np.exp(x).sum(self.axis, keepdims=True))
+        self.saved.append(y)
+        return y
+
+    def backward(self, dy):
+        y = self.saved.pop()
+        return dy - np.exp(y) * dy.sum(self.axis, keepdims=True)
 
 
 class Elementwise(Layer):
@@ -585,6 +696,81 @@ class Permute(Layer):
 
     def backward(self, dy):
         return dy.transpose(np.argsort(self.axes))
+
+
+class Reshape(Layer):
+    """The same numbers in another shape, after the batch."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x, training):
+        self.saved.append(x.shape)
+        return x.reshape(len(x), *self.shape)
+
+    def backward(self, dy):
+        return dy.reshape(self.saved.pop())
+
+
+class ConstantPad(Layer):
+    """More cells of one value at both ends of the axes after the batch."""
+
+    def __init__(self, pads, value):
+        super().__init__()
+        self.pads = ((0, 0), *pads)
+        self.value = value
+
+    def forward(self, x, training):
+        return np.pad(x, self.pads, constant_values=self.value)
+
+    def backward(self, dy):
+        ends = zip(self.pads, dy.shape, strict=True)
+        return dy[tuple(slice(low, n - high) for (low, high), n in ends)]
+
+
+class EdgePad(Layer):
+    """More cells, reflected or repeated from the edges; each gives its gradient to its source."""
+
+    def __init__(self, pads, mode):
+        super().__init__()
+        self.pads = pads
+        self.mode = mode
+
+    def sources(self, shape):
+        """For each axis, the cell that each new cell is taken from."""
+        sizes = zip(shape[1:], self.pads, strict=True)
+        return [np.pad(np.arange(n), pair, mode=self.mode) for n, pair in sizes]
+
+    def forward(self, x, training):
+        self.saved.append(x.shape)
+        for axis, cells in enumerate(self.sources(x.shape), 1):
+            x = x.take(cells, axis)
+        return x
+
+    def backward(self, dy):
+        shape = self.saved.pop()
+        for axis, cells in enumerate(self.sources(shape), 1):
+            moved = np.moveaxis(dy, axis, 0)
+            dx = np.zeros((shape[axis], *moved.shape[1:]), dy.dtype)
+            np.add.at(dx, cells, moved)
+            dy = np.moveaxis(dx, 0, axis)
+        return dy
+
+
+class Crop(Layer):
+    """Fewer cells at both ends of the axes after the batch."""
+
+    def __init__(self, crops):
+        super().__init__()
+        self.crops = ((0, 0), *crops)
+
+    def forward(self, x, training):
+        ends = zip(self.crops, x.shape, strict=True)
+        return x[tuple(slice(low, n - high) for (low, high), n in ends)]
+
+    def backward(self, dy):
+        return np.pad(dy, self.crops)
 
 
 # value

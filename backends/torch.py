@@ -18,18 +18,18 @@ import torch.nn.functional as F
 from backends import torch_modules
 from backends._backend import Backend
 from backends._expression import call, optional
-from backends._rules import Binding, Program, Rules, each, listed, out_first
+from backends._rules import Binding, Program, Rules, each, listed, out_first, own_axis
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, leaves, map_value
 from blocks._train import SGD
-from blocks.activation import Activation
+from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Parallel, Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm, LayerNorm
-from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Flatten, Permute
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity
 
 rule = Rules("torch")
@@ -114,7 +114,16 @@ def window(node: Node) -> list[Any]:
 
 @rule(GlobalAvgPool)
 def global_avg_pool(node: Node) -> Any:
-    pool = call(f"nn.AdaptiveAvgPool{node.in_spec.rank - 1}d", 1)
+    return global_pool(node, "nn.AdaptiveAvgPool")
+
+
+@rule(GlobalMaxPool)
+def global_max_pool(node: Node) -> Any:
+    return global_pool(node, "nn.AdaptiveMaxPool")
+
+
+def global_pool(node: Node, name: str) -> Any:
+    pool = call(f"{name}{node.in_spec.rank - 1}d", 1)
     return call("nn.Sequential", pool, call("nn.Flatten"))
 
 
@@ -148,6 +157,28 @@ def layer_norm(node: Node) -> Any:
         elementwise_affine=optional(block.use_scale or block.use_bias, True),
         bias=optional(block.use_bias, True),
     )
+
+
+@rule(GroupNorm, scale="weight", bias="bias")
+def group_norm(node: Node) -> Any:
+    block = node.form
+    name = "GroupNorm" if "moved" in node.resolved else "nn.GroupNorm"
+    return call(
+        "BiasOnlyGroupNorm" if block.use_bias and not block.use_scale else name,
+        block.groups,
+        node.in_spec.channels,
+        eps=optional(block.epsilon, 1e-5),
+        affine=optional(block.use_scale or block.use_bias, True),
+        bias=optional(block.use_bias, True),
+    )
+
+
+@rule(RMSNorm, scale="weight")
+def rms_norm(node: Node) -> Any:
+    block = node.form
+    shape = node.in_spec.shape[-len(block.axes) :]
+    affine = optional(block.use_scale, True)
+    return call("nn.RMSNorm", shape, eps=block.epsilon, elementwise_affine=affine)
 
 
 # activation
@@ -187,6 +218,16 @@ rule.rounds(Activation, 1e-7, "torch's backward has 1/6 in float32", kind="hard_
 rule.rounds(Activation, 1e-7, "torch's backward has alpha in float32", kind="celu")
 
 
+@rule(Softmax)
+def softmax(node: Node) -> Any:
+    return call("nn.Softmax", dim=own_axis(node))
+
+
+@rule(LogSoftmax)
+def log_softmax(node: Node) -> Any:
+    return call("nn.LogSoftmax", dim=own_axis(node))
+
+
 # regularisation
 
 
@@ -206,6 +247,31 @@ def flatten(node: Node) -> Any:
 @rule(Permute)
 def permute(node: Node) -> Any:
     return call("Permute", 0, *(axis + 1 for axis in node.form.axes))
+
+
+@rule(Reshape)
+def reshape(node: Node) -> Any:
+    flatten, shape = call("nn.Flatten"), node.out_spec.shape
+    if len(shape) == 1:
+        return flatten
+    return call("nn.Sequential", flatten, call("nn.Unflatten", 1, shape))
+
+
+@rule(Pad)
+def pad(node: Node) -> Any:
+    block, rank = node.form, node.in_spec.rank
+    sizes = last_first(block.pads)
+    if block.mode == "constant":
+        return call(f"nn.ConstantPad{min(rank, 3)}d", sizes, block.value)
+    if rank > 3:
+        return call("AnyPad", block.pads, block.mode)
+    name = {"reflect": "Reflection", "edge": "Replication"}[block.mode]
+    return call(f"nn.{name}Pad{rank}d", sizes)
+
+
+@rule(Crop)
+def crop(node: Node) -> Any:
+    return call("Crop", *node.form.crops)
 
 
 # value

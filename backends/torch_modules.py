@@ -158,3 +158,61 @@ class BiasOnlyLayerNorm(nn.LayerNorm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.register_parameter("weight", None)
+
+
+class GroupNorm(nn.GroupNorm):
+    """A group norm for channels_last memory.
+
+    There the backward of torch 2.13's own crashes the process if the input needs no gradient.
+    """
+
+    def forward(self, x):
+        return super().forward(x.contiguous())
+
+
+class BiasOnlyGroupNorm(nn.GroupNorm):
+    """A group norm with a bias but no scale, for any memory."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_parameter("weight", None)
+
+    def forward(self, x):
+        y = F.group_norm(x.contiguous(), self.num_groups, eps=self.eps)
+        return y + self.bias.view(-1, *(1,) * (x.dim() - 2))
+
+
+class AnyPad(nn.Module):
+    """Reflected or repeated edges on any number of axes; torch has them for three."""
+
+    def __init__(self, pads, mode):
+        super().__init__()
+        self.pads = pads
+        self.mode = mode
+
+    def forward(self, x):
+        for axis, (low, high) in enumerate(self.pads, 1):
+            size = x.shape[axis]
+            cells = torch.arange(-low, size + high, device=x.device)
+            if self.mode == "edge":
+                cells = cells.clamp(0, size - 1)
+            else:
+                cells = (size - 1) - ((size - 1) - cells.abs()).abs()
+            x = x.index_select(axis, cells)
+        return x
+
+
+class Crop(nn.Module):
+    """Fewer cells at both ends of the axes after the batch."""
+
+    def __init__(self, *crops):
+        super().__init__()
+        self.crops = crops
+
+    def forward(self, x):
+        for axis, (low, high) in enumerate(self.crops, 1):
+            x = x.narrow(axis, low, x.shape[axis] - low - high)
+        return x
+
+    def extra_repr(self):
+        return ", ".join(map(str, self.crops))

@@ -36,11 +36,13 @@ from blocks.activation import (
     HardTanh,
     LeakyReLU,
     LogSigmoid,
+    LogSoftmax,
     Mish,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     SoftShrink,
     Softsign,
@@ -51,10 +53,10 @@ from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm, LayerNorm
-from blocks.pool import AvgPool, GlobalAvgPool, MaxPool
+from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Flatten, Permute
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity
 
 __all__ = [
@@ -73,11 +75,14 @@ __all__ = [
     "Combinator",
     "Composite",
     "Conv",
+    "Crop",
     "Dense",
     "Dropout",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
     "HardShrink",
     "HardSiLU",
     "HardSigmoid",
@@ -88,16 +93,20 @@ __all__ = [
     "Leaf",
     "LeakyReLU",
     "LogSigmoid",
+    "LogSoftmax",
     "MaxPool",
     "Mish",
     "MissingRuleError",
     "Node",
+    "Pad",
     "Parallel",
     "ParamError",
     "ParamSpec",
     "Permute",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Reshape",
     "Residual",
     "Sequential",
     "ShapeError",
@@ -105,6 +114,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "SoftShrink",
+    "Softmax",
     "Softplus",
     "Softsign",
     "Spec",

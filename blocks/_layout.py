@@ -203,6 +203,8 @@ class Layout:
         """The node with specs, and the axis of a merge, as the backend's arrays have them."""
         resolved, out = dict(node.resolved), source.out_spec
         end = ports[1]
+        if self.native in ports:
+            resolved["moved"] = True  # the memory is not in the order of the axes
         if "axis" in resolved and end != self.program:
             order = [out.channel_axis, *out.spatial_axes]
             if end == "channels_last":

@@ -116,6 +116,13 @@ def rank_repair(x: Spec, rank: int, made: str) -> str:
     return f"Give it an input with {rank + 1} axes, the batch not counted."
 
 
+def norm_axis(axis: int, rank: int, x: Spec) -> int:
+    """The axis counted from 0; refuse one that a value of `rank` axes does not have."""
+    if not -rank <= axis < rank:
+        raise ShapeError(f"has axis={axis}, which {shapes(x)} does not have")
+    return axis % rank
+
+
 def need_known(x: Spec, size: Size, what: str) -> int:
     """The size as an int; refuse "any length" where a parameter's shape needs a number."""
     if size is None:

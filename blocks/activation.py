@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError
+from blocks._shape import norm_axis
 from blocks._spec import Spec
 
 # Every kind, and the number that some of them take with its value if left out.
@@ -87,6 +90,49 @@ class Activation(Leaf):
 
     def out_spec(self, x: Spec) -> Spec:
         return x
+
+
+@block
+class Softmax(Leaf):
+    """Positive numbers that sum to 1 along an axis.
+
+        y = exp(x) / sum(exp(x)) along `axis`
+
+    Shape: any; unchanged.
+    Fields:
+        axis: counted without the batch axis, negative from the end.
+    Differs: torch wants the axis stated, counting the batch; Keras and Flax take the last.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Softmax(), (7, 3)).out_spec.shape
+    (7, 3)
+    """
+
+    axis: int = fields.axis(-1)
+
+    def out_spec(self, x: Spec) -> Spec:
+        norm_axis(self.axis, x.rank, x)
+        return x
+
+    def resolve(self, x: Spec) -> dict[str, Any]:
+        return {"axis": norm_axis(self.axis, x.rank, x)}
+
+
+@block
+class LogSoftmax(Softmax):
+    """The logarithm of Softmax, computed without it.
+
+        y = x - log(sum(exp(x))) along `axis`
+
+    Shape: any; unchanged.
+    Fields:
+        axis: counted without the batch axis, negative from the end.
+    Differs: as Softmax.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.LogSoftmax(0), (7, 3)).out_spec.shape
+    (7, 3)
+    """
 
 
 def ReLU() -> Activation:

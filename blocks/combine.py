@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from blocks import _fields as fields
 from blocks._block import Block, Combinator, Composite, Wiring, block
 from blocks._errors import FieldError, ShapeError
+from blocks._shape import norm_axis
 from blocks._spec import ValueSpec, shapes
 
 # A repair that depends on the block which made the last of the values.
@@ -325,9 +326,3 @@ def concat_axis(axis: int | None, x: Any) -> int:
     if x.rank == 0:
         raise ShapeError("cannot join scalars", fix="Use merge='stack'.")
     return x.channel_axis if axis is None else norm_axis(axis, x.rank, x)
-
-
-def norm_axis(axis: int, rank: int, x: Any) -> int:
-    if not -rank <= axis < rank:
-        raise ShapeError(f"has axis={axis}, which {shapes(x)} does not have")
-    return axis % rank

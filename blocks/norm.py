@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError, ShapeError
@@ -96,23 +98,121 @@ class LayerNorm(Leaf):
     bias_init: Init = initializer("zeros")
 
     def check(self) -> None:
-        trailing = tuple(range(-len(self.axes), 0))
-        if not self.axes or self.axes != trailing:
-            raise FieldError(
-                f"LayerNorm.axes must be trailing axes such as (-1,) or (-2, -1), got {self.axes}."
-            )
+        check_trailing(self)
 
     def out_spec(self, x: Spec) -> Spec:
-        if x.rank < len(self.axes):
-            raise ShapeError(f"normalises axes {self.axes}, but its input is {shapes(x)}")
-        return x
+        return need_axes(self, x)
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
         sizes = x.shape[-len(self.axes) :]
         return scale_and_bias(self, tuple(need_known(x, n, "features") for n in sizes))
 
 
-def scale_and_bias(norm: BatchNorm | LayerNorm, shape: tuple[int, ...]) -> dict[str, ParamSpec]:
+@block
+class GroupNorm(Leaf):
+    """Each group of channels gets mean 0 and variance 1 over itself and all spatial axes.
+
+        y = (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias, group by group
+
+    with the biased variance of one example; scale and bias are for each channel. With as many
+    groups as channels it is an instance norm. (Wu and He 2018.)
+
+    Shape: (*spatial, C) or (C, *spatial) by the layout, with one to three spatial axes; unchanged.
+    Parameters: scale (C,) if use_scale; bias (C,) if use_bias.
+    Fields:
+        groups: must divide the channels.
+        epsilon: added to the variance.
+        use_scale, use_bias: whether the two parameters exist.
+        scale_init, bias_init: initialisers.
+    Differs: epsilon is 1e-5 in torch, 1e-3 in Keras, 1e-6 in Flax; Keras and Flax take 32 groups by
+        default. Here: groups must be stated, epsilon 1e-5.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.GroupNorm(2), (5, 6, 4)).params["scale"].shape
+    (4,)
+    """
+
+    layout_role = "spatial"
+
+    groups: int = fields.integer()
+    epsilon: float = fields.real(1e-5, low=0, open_low=True)
+    use_scale: bool = fields.flag(True)
+    use_bias: bool = fields.flag(True)
+    scale_init: Init = initializer("ones")
+    bias_init: Init = initializer("zeros")
+
+    def out_spec(self, x: Spec) -> Spec:
+        if not 2 <= x.rank <= 4:
+            raise ShapeError(f"needs one to three spatial axes and channels, got {shapes(x)}")
+        return x
+
+    def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
+        channels = need_known(x, x.channels, "channels")
+        if channels % self.groups:
+            raise ShapeError(
+                f"has groups={self.groups}, which does not divide its {channels} channels",
+                fix=f"Use groups={math.gcd(channels, self.groups)}, or change the channels.",
+            )
+        return scale_and_bias(self, (channels,))
+
+
+@block
+class RMSNorm(Leaf):
+    """Each example is divided by its root mean square over its trailing axes.
+
+        y = x / sqrt(mean(x**2) + epsilon) * scale
+
+    (Zhang and Sennrich 2019.)
+
+    Shape: any; unchanged.
+    Parameters: scale with the shape of the normalised axes, if use_scale.
+    Fields:
+        axes: the trailing axes: -1 or (-1,) for the last, (-2, -1) for the last two, ...
+        epsilon: added to the mean square.
+        use_scale: whether the parameter exists.
+        scale_init: initialiser.
+    Differs: epsilon is the smallest step of the dtype in torch, 1e-6 in Keras and Flax. Here: 1e-6.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.RMSNorm(), (5, 6)).params["scale"].shape
+    (6,)
+    """
+
+    axes: tuple[int, ...] = fields.axes((-1,))
+    epsilon: float = fields.real(1e-6, low=0, open_low=True)
+    use_scale: bool = fields.flag(True)
+    scale_init: Init = initializer("ones")
+
+    def check(self) -> None:
+        check_trailing(self)
+
+    def out_spec(self, x: Spec) -> Spec:
+        return need_axes(self, x)
+
+    def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
+        shape = tuple(need_known(x, n, "features") for n in x.shape[-len(self.axes) :])
+        return {"scale": ParamSpec(shape, self.scale_init)} if self.use_scale else {}
+
+
+def check_trailing(norm: LayerNorm | RMSNorm) -> None:
+    """Refuse axes that are not the last ones."""
+    if not norm.axes or norm.axes != tuple(range(-len(norm.axes), 0)):
+        raise FieldError(
+            f"{type(norm).__name__}.axes must be trailing axes such as (-1,) or (-2, -1), "
+            f"got {norm.axes}."
+        )
+
+
+def need_axes(norm: LayerNorm | RMSNorm, x: Spec) -> Spec:
+    """The input, if it has the axes to be normalised."""
+    if x.rank < len(norm.axes):
+        raise ShapeError(f"normalises axes {norm.axes}, but its input is {shapes(x)}")
+    return x
+
+
+def scale_and_bias(
+    norm: BatchNorm | LayerNorm | GroupNorm, shape: tuple[int, ...]
+) -> dict[str, ParamSpec]:
     """The learned part of a norm, as far as its fields want it."""
     specs = {}
     if norm.use_scale:

@@ -81,7 +81,22 @@ class AvgPool(WindowPool):
 
 
 @block
-class GlobalAvgPool(Leaf):
+class GlobalPool(Leaf):
+    """What the pools over the whole image share."""
+
+    layout_role = "spatial"
+
+    def out_spec(self, x: Spec) -> Spec:
+        if not 2 <= x.rank <= 4:
+            raise ShapeError(
+                f"needs one to three spatial axes and channels, got {shapes(x)}",
+                fix="Leave it out: there is nothing left to pool." if x.rank == 1 else "",
+            )
+        return x.with_shape((x.channels,))
+
+
+@block
+class GlobalAvgPool(GlobalPool):
     """The mean over all spatial axes, channel by channel.
 
         y[c] = mean_p x[p, c]
@@ -95,12 +110,19 @@ class GlobalAvgPool(Leaf):
     (4,)
     """
 
-    layout_role = "spatial"
 
-    def out_spec(self, x: Spec) -> Spec:
-        if not 2 <= x.rank <= 4:
-            raise ShapeError(
-                f"needs one to three spatial axes and channels, got {shapes(x)}",
-                fix="Leave it out: nothing is left to average." if x.rank == 1 else "",
-            )
-        return x.with_shape((x.channels,))
+@block
+class GlobalMaxPool(GlobalPool):
+    """The largest number over all spatial axes, channel by channel.
+
+        y[c] = max_p x[p, c]
+
+    Among equal numbers, the first receives the gradient or all share it, as the framework does.
+
+    Shape: (*spatial, C) -> (C,) in channels_last, (C, *spatial) -> (C,) in channels_first.
+    Differs: torch has no such layer (AdaptiveMaxPool2d(1) keeps axes of size 1).
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.GlobalMaxPool(), (7, 9, 4)).out_spec.shape
+    (4,)
+    """

@@ -9,7 +9,7 @@ from blocks._spec import Spec
 
 @block
 class Dropout(Leaf):
-    """In training, each number is set to 0 with probability `rate`, the others grow to match.
+    """In training, each number is set to 0 with probability `rate`; the others grow to match.
 
         y = x * keep / (1 - rate), keep ~ Bernoulli(1 - rate)
 

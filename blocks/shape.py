@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError, ShapeError
+from blocks._shape import need_known
 from blocks._spec import Spec, shapes
 
 
@@ -54,3 +56,121 @@ class Permute(Leaf):
         if x.rank != len(self.axes):
             raise ShapeError(f"orders {len(self.axes)} axes, but its input is {shapes(x)}")
         return x.with_shape(tuple(x.shape[a] for a in self.axes))
+
+
+@block
+class Reshape(Leaf):
+    """The same numbers, row by row, in another shape.
+
+    Shape: any -> shape, with as many numbers; one -1 in `shape` is worked out.
+    Fields:
+        shape: without the batch axis.
+    Differs: torch's Unflatten splits one axis, Keras's Reshape is this one, Flax has none.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Reshape((3, -1)), (6, 4)).out_spec.shape
+    (3, 8)
+    """
+
+    shape: tuple[int, ...] = fields.integers(low=-1)
+
+    def check(self) -> None:
+        if 0 in self.shape or self.shape.count(-1) > 1:
+            raise FieldError(
+                f"Reshape.shape must hold positive ints and at most one -1, got {self.shape}."
+            )
+
+    def out_spec(self, x: Spec) -> Spec:
+        size = math.prod(need_known(x, n, "elements") for n in x.shape)
+        stated = math.prod(n for n in self.shape if n != -1)
+        if size % stated or (-1 not in self.shape and size != stated):
+            raise ShapeError(
+                f"makes {self.shape}, that is {stated} numbers, of {shapes(x)}, that is {size}",
+                fix=f"Write a shape of {size} numbers.",
+            )
+        return x.with_shape(tuple(size // stated if n == -1 else n for n in self.shape))
+
+
+def pair_per_axis() -> Any:
+    """A (before, after) pair of ints for each axis of the value."""
+
+    def convert(block: Any, label: str, value: Any) -> Any:
+        rank = len(value) if hasattr(value, "__len__") else 0
+        pairs = fields.pair_tuple(value, rank)
+        if not pairs:
+            rule = "a (before, after) pair for each axis, such as ((1, 1), (0, 2), (0, 0))"
+            raise fields.refuse(label, rule, value)
+        return pairs
+
+    return fields.converted(convert)
+
+
+@block
+class Pad(Leaf):
+    """More cells at both ends of the axes.
+
+    Shape: each size grows by its pair.
+    Fields:
+        pads: a (before, after) pair for each axis of the value, the batch not counted.
+        mode: "constant" fills with `value`, "reflect" mirrors without repeating the edge, "edge"
+            repeats the edge.
+        value: of the new cells for "constant".
+    Differs: torch's F.pad takes the last axis first; its "replicate" and NumPy's "edge" are one.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Pad(((1, 1), (0, 2))), (5, 6)).out_spec.shape
+    (7, 8)
+    """
+
+    pads: tuple[tuple[int, int], ...] = pair_per_axis()
+    mode: str = fields.choice(("constant", "reflect", "edge"), "constant")
+    value: float = fields.real(0.0)
+
+    def check(self) -> None:
+        if self.value and self.mode != "constant":
+            raise FieldError(f"Pad.value={self.value} has no meaning for mode={self.mode!r}.")
+
+    def out_spec(self, x: Spec) -> Spec:
+        need_pairs(self, x, self.pads)
+        for axis, (size, pair) in enumerate(zip(x.shape, self.pads, strict=True)):
+            if self.mode == "reflect" and size is not None and max(pair) >= size:
+                raise ShapeError(
+                    f"reflects {max(pair)} cells of axis {axis}, which has {size}",
+                    fix=f"Reflect at most {size - 1}.",
+                )
+        grown = zip(x.shape, self.pads, strict=True)
+        return x.with_shape(tuple(None if n is None else n + sum(pair) for n, pair in grown))
+
+
+@block
+class Crop(Leaf):
+    """Fewer cells at both ends of the axes.
+
+    Shape: each size shrinks by its pair.
+    Fields:
+        crops: a (before, after) pair for each axis of the value, the batch not counted.
+    Differs: Keras's Cropping layers leave channels alone; torch and Flax have none.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Crop(((1, 1), (0, 2))), (5, 6)).out_spec.shape
+    (3, 4)
+    """
+
+    crops: tuple[tuple[int, int], ...] = pair_per_axis()
+
+    def out_spec(self, x: Spec) -> Spec:
+        need_pairs(self, x, self.crops)
+        sizes = []
+        for axis, (size, pair) in enumerate(zip(x.shape, self.crops, strict=True)):
+            if size is not None and sum(pair) >= size:
+                raise ShapeError(f"cuts {sum(pair)} cells off axis {axis}, which has {size}")
+            sizes.append(None if size is None else size - sum(pair))
+        return x.with_shape(tuple(sizes))
+
+
+def need_pairs(block: Leaf, x: Spec, pairs: Any) -> None:
+    if len(pairs) != x.rank:
+        raise ShapeError(
+            f"has {len(pairs)} pairs, but its input has {x.rank} axes: {shapes(x)}",
+            fix="Give a pair for each axis, (0, 0) where nothing changes.",
+        )

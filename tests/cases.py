@@ -39,7 +39,7 @@ class Case:
         return found
 
 
-def case(name: str, base: bl.Block, shape: Any, *, spatial: bool = False, **vary: Any) -> Case:
+def case(name: str, base: bl.Block, shape: Any, /, *, spatial: bool = False, **vary: Any) -> Case:
     """A row; each keyword is a field with its other value, or a list of them."""
     stated = {k: v.pair for k, v in vary.items() if isinstance(v, Stated)}
     variants = {
@@ -173,6 +173,9 @@ CASES = [
     case("GlobalAvgPool", bl.GlobalAvgPool(), (5, 6, 4), spatial=True),
     case("GlobalAvgPool1d", bl.GlobalAvgPool(), (5, 4), spatial=True),
     case("GlobalAvgPool3d", bl.GlobalAvgPool(), (3, 5, 6, 4), spatial=True),
+    case("GlobalMaxPool", bl.GlobalMaxPool(), (5, 6, 4), spatial=True),
+    case("GlobalMaxPool1d", bl.GlobalMaxPool(), (5, 4), spatial=True),
+    case("GlobalMaxPool3d", bl.GlobalMaxPool(), (3, 5, 6, 4), spatial=True),
     # normalisation
     case(
         "BatchNorm",
@@ -202,7 +205,32 @@ CASES = [
         bias_init="ones",
     ),
     case("LayerNorm of two axes, bias", bl.LayerNorm((-2, -1), use_scale=False), (5, 6, 3)),
+    case(
+        "GroupNorm",
+        bl.GroupNorm(2),
+        (5, 3, 6),
+        spatial=True,
+        groups=[3, 6, 1],
+        epsilon=0.1,
+        use_scale=False,
+        use_bias=[False, bl.GroupNorm(2, use_scale=False, use_bias=False)],
+        scale_init="normal",
+        bias_init="ones",
+    ),
+    case("GroupNorm1d", bl.GroupNorm(2), (5, 4), spatial=True),
+    case("GroupNorm3d", bl.GroupNorm(2), (2, 5, 3, 4), spatial=True),
+    case(
+        "RMSNorm",
+        bl.RMSNorm(),
+        (5, 6, 3),
+        axes=[(-2, -1), (-3, -2, -1)],
+        epsilon=0.1,
+        use_scale=[False, bl.RMSNorm((-2, -1), use_scale=False)],
+        scale_init="normal",
+    ),
     # activation
+    case("Softmax", bl.Softmax(), (5, 3, 4), axis=[0, 1, -2]),
+    case("LogSoftmax", bl.LogSoftmax(), (5, 3, 4), axis=[0, 1, -2]),
     case(
         "Activation",
         bl.Activation("relu"),
@@ -219,6 +247,38 @@ CASES = [
     # shape
     case("Flatten", bl.Flatten(), (5, 6, 3)),
     case("Permute", bl.Permute((2, 0, 1)), (5, 6, 3), axes=(1, 0, 2)),
+    case("Reshape", bl.Reshape((4, 15)), (5, 6, 2), shape=[(3, -1, 2), (-1,), (60,)]),
+    case("Reshape of a vector", bl.Reshape((3, 2)), (6,)),
+    case(
+        "Pad",
+        bl.Pad(((1, 0), (2, 3), (0, 1))),
+        (4, 5, 3),
+        pads=((0, 0), (1, 0), (0, 2)),
+        mode=[
+            "reflect",
+            "edge",
+            bl.Pad(((0, 0), (1, 2), (0, 0)), mode="edge"),
+        ],
+        value=1.5,
+    ),
+    *(
+        case(
+            f"Pad of {len(shape)} axes",
+            bl.Pad(((1, 0), (2, 1), (0, 1), (1, 1))[: len(shape)]),
+            shape,
+            mode=["reflect", "edge"],
+        )
+        for shape in ((4,), (4, 5), (4, 5, 3, 6))
+    ),
+    case(
+        "Crop",
+        bl.Crop(((1, 0), (0, 2), (0, 0))),
+        (4, 5, 3),
+        crops=[((1, 1), (0, 0), (0, 1)), ((0, 0), (2, 2), (0, 0))],
+    ),
+    case("Crop of a vector", bl.Crop(((1, 2),)), (6,)),
+    case("Crop1d", bl.Crop(((1, 2), (0, 0))), (6, 3)),
+    case("Crop3d", bl.Crop(((1, 2), (0, 0), (1, 0), (0, 0))), (6, 3, 4, 2)),
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
