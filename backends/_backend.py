@@ -75,6 +75,10 @@ class Backend:
         """Set a parameter from its native form."""
         raise NotImplementedError
 
+    def sizes(self, model: Any) -> tuple[int, int]:
+        """How many numbers the native model holds: trainable ones, and running state."""
+        raise NotImplementedError
+
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         """Arrays in, arrays out."""
         raise NotImplementedError

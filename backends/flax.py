@@ -363,6 +363,11 @@ class FlaxBackend(Backend):
             model = model[int(part)] if part.isdigit() else getattr(model, part)
         return getattr(model, binding.attribute)
 
+    def sizes(self, model: Any) -> tuple[int, int]:
+        kinds = (nnx.Param, nnx.BatchStat)
+        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in kinds)
+        return sum(a.size for a in trainable), sum(a.size for a in state)
+
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         with precision(leaves(x)[0].dtype):
             return map_value(np.asarray, run(in_mode(model, training), map_value(jnp.asarray, x)))

@@ -10,6 +10,7 @@ The engine is the one that KERAS_BACKEND names, else the first installed of tens
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import random
 import re
@@ -592,6 +593,10 @@ class KerasBackend(Backend):
     def find(model: Any, binding: Binding) -> Any:
         layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
         return getattr(layer, binding.attribute)
+
+    def sizes(self, model: Any) -> tuple[int, int]:
+        trainable, state = model.trainable_weights, model.non_trainable_weights
+        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in state)
 
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         with self.engine.precision(leaves(x)[0].dtype):

@@ -314,6 +314,11 @@ class NumpyBackend(Backend):
         arrays[binding.attribute] = array.astype(binding.spec.dtype)
         layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
 
+    def sizes(self, model: Any) -> tuple[int, int]:
+        trainable = sum(value.size for value, _ in model.param())
+        state = (a for layer in model.layers() for a in layer.state.values())
+        return trainable, sum(a.size for a in state)
+
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         return model(x, training)
 

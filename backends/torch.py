@@ -383,6 +383,11 @@ class TorchBackend(Backend):
     def find(model: Any, binding: Binding) -> torch.Tensor:
         return getattr(model.get_submodule(binding.module), binding.attribute)
 
+    def sizes(self, model: Any) -> tuple[int, int]:
+        counters = ("num_batches_tracked",)  # torch's own; no other framework has them
+        state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
+        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
+
     def forward(self, model: Any, x: Any, training: bool) -> Any:
         with mode(model, training), torch.no_grad():
             return map_value(to_numpy, model(to_tensors(model, x)))

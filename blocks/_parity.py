@@ -19,7 +19,7 @@ from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
 from blocks._models import apply, as_node, gradients, lower, params_of
-from blocks._params import Params, init
+from blocks._params import Params, count, init
 from blocks._spec import Node, Spec, leaves, map_value
 from blocks._train import SGD, fit
 from blocks.regularisation import Dropout
@@ -230,10 +230,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that is compared, by level and kind."""
+    """Everything that is compared, by level and kind; parameters, and how many there are."""
 
     values: dict[str, dict[str, Any]]
     params: Params
+    sizes: tuple[int, int]
 
 
 def doubled(node: Node) -> Node:
@@ -271,7 +272,7 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
     x, cotangent = inputs.x, inputs.cotangent
     values: dict[str, dict[str, Any]] = {"outputs": {"output": apply(model, x)}}
     values["gradients"] = gradients(model, x, cotangent)
-    found = params_of(model)
+    found, sizes = params_of(model), find_backend(backend).sizes(model)
     if deterministic(node):
         values["training"] = {"output": apply(model, x, training=True)}
         state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
@@ -280,7 +281,7 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
         if steps and not isinstance(node.out_spec, tuple) and node.param_specs():
             model = lower(node, backend, params=inputs.start)
             values["curve"] = {"loss": curve(model, inputs, steps)}
-    return Measured(values, found)
+    return Measured(values, found, sizes)
 
 
 def curve(model: Any, inputs: Inputs, steps: int) -> np.ndarray:
@@ -352,6 +353,9 @@ def wrong_facts(
             yield f"has no parameter {path}"
         elif found.shape != array.shape or not np.array_equal(found, params[path]):
             yield f"parameter {path} did not come back as it went in"
+    wanted_sizes = count(node, trainable=True), count(node, trainable=False)
+    if measured.sizes != wanted_sizes:
+        yield f"holds {measured.sizes} trainable numbers and running ones, not {wanted_sizes}"
     wanted = leaves(reference.values["outputs"]["output"])
     for got, right in zip(leaves(measured.values["outputs"]["output"]), wanted, strict=True):
         if got.shape != right.shape:

@@ -209,6 +209,38 @@ def test_gradients_at_kinks(kind, framework):
         np.testing.assert_allclose(got, wanted, atol=1e-7)
 
 
+def test_softplus_is_exact_where_torch_would_cut_it_off(framework):
+    x = np.array([[19.0, 20.5, 22.0, 25.0]])
+    got = bl.apply(bl.lower(bl.Softplus(), framework, input_shape=(4,), dtype="float64"), x)
+    np.testing.assert_allclose(got - x, np.log1p(np.exp(-x)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("norm", [bl.BatchNorm(), bl.LayerNorm(), bl.GroupNorm(2)], ids=str)
+def test_norms_keep_their_digits_at_a_large_offset(norm, framework):
+    """Flax alone would compute the variance as E[x^2] - E[x]^2, which is noise here."""
+    node = bl.infer(norm, (5, 6, 4))
+    x = np.random.default_rng(0).normal(1e4, 1, (3, 5, 6, 4)).astype(np.float32)
+    wide = bl.lower(bl.infer(norm, (5, 6, 4), dtype="float64"), "numpy")
+    wanted = bl.apply(wide, x, training=True)
+    got = bl.apply(bl.lower(node, framework), x, training=True)
+    assert relative(got, wanted)[0] < 0.1  # a float32 step at 1e4 is 1e-3; noise would be above 1
+
+
+def test_an_extra_parameter_is_seen(framework, monkeypatch):
+    """A bias that should not be there changes no output while it is 0."""
+    table = find_backend(framework).rules.table
+    rule = table[bl.Dense]
+
+    def with_bias(node):
+        biased = dataclasses.replace(node.form, use_bias=True)
+        return rule.function(dataclasses.replace(node, form=biased))
+
+    monkeypatch.setitem(table, bl.Dense, dataclasses.replace(rule, function=with_bias))
+    report = bl.parity(bl.Dense(4, use_bias=False), (3,), backends=[framework], steps=0)
+    assert not report
+    assert "holds (16, 0) trainable numbers and running ones, not (12, 0)" in str(report)
+
+
 def test_parity_takes_one_name():
     assert bl.parity(bl.Dense(3), (4,), backends="numpy")
 
