@@ -7,7 +7,7 @@ import builtins
 import inspect
 import keyword
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,8 +17,6 @@ from backends._expression import evaluate, lets, render
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
 from blocks._spec import Node
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class Backend:

@@ -18,6 +18,7 @@ import numpy as np
 from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
+from blocks._infer import infer
 from blocks._models import apply, as_node, gradients, lower, params_of
 from blocks._params import Params, count, init
 from blocks._spec import Node, Spec, leaves, map_value
@@ -239,8 +240,6 @@ class Measured:
 
 def doubled(node: Node) -> Node:
     """The same network in float64."""
-    from blocks._infer import infer
-
     shape = map_value(lambda s: s.shape, node.in_spec)
     layout = leaves(node.in_spec)[0].layout
     return infer(node.block, shape, layout=layout, dtype="float64")
@@ -322,9 +321,11 @@ def compare(
         summed = level in ("gradients", "training")
         tolerance = strict["gradients"] * growth(node, inputs) if summed else strict[level]
         tolerance = max(tolerance, floor)
-        largest = max((magnitude(value) for value in kinds.values()), default=0.0)
+        sizes = (magnitude(value) for kind, value in kinds.items() if kind != "output")
+        largest = max(sizes, default=0.0)
         for kind, wanted in kinds.items():
-            error, where = relative(measured.values[level][kind], wanted, largest)
+            least = 0.0 if kind == "output" else largest  # outputs are judged by themselves
+            error, where = relative(measured.values[level][kind], wanted, least)
             differences.append(Difference(level, kind, error, where, tolerance))
     notes = tuple(f"{limit.block.__name__}: {limit.reason}" for limit in limits)
     facts = tuple(wrong_facts(name, node, params, inputs, measured, reference))

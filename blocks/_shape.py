@@ -133,7 +133,7 @@ def need_known(x: Spec, size: Size, what: str) -> int:
     return size
 
 
-def check_stated(block_name: str, stated: int | None, actual: int) -> None:
+def check_stated(stated: int | None, actual: int) -> None:
     """Refuse an input whose number of features is not the one that the user stated."""
     if stated is not None and stated != actual:
         raise ShapeError(

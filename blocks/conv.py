@@ -74,7 +74,7 @@ class Conv(Leaf):
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
         channels = _shape.need_known(x, x.channels, "input channels")
-        _shape.check_stated("Conv", self.in_features, channels)
+        _shape.check_stated(self.in_features, channels)
         if channels % self.groups:
             raise ShapeError(
                 f"has groups={self.groups}, which does not divide its {channels} input channels",

@@ -48,7 +48,7 @@ class Dense(Leaf):
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
         inputs = need_known(x, x.shape[-1], "input features")
-        check_stated("Dense", self.in_features, inputs)
+        check_stated(self.in_features, inputs)
         specs = {"kernel": ParamSpec((inputs, self.features), self.kernel_init)}
         if self.use_bias:
             specs["bias"] = ParamSpec((self.features,), self.bias_init)

@@ -59,7 +59,7 @@ class BatchNorm(Leaf):
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
         channels = need_known(x, x.channels, "channels")
-        check_stated("BatchNorm", self.in_features, channels)
+        check_stated(self.in_features, channels)
         return scale_and_bias(self, (channels,)) | {
             "mean": ParamSpec((channels,), "zeros", trainable=False),
             "var": ParamSpec((channels,), "ones", trainable=False),

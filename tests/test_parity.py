@@ -218,12 +218,13 @@ def test_softplus_is_exact_where_torch_would_cut_it_off(framework):
 @pytest.mark.parametrize("norm", [bl.BatchNorm(), bl.LayerNorm(), bl.GroupNorm(2)], ids=str)
 def test_norms_keep_their_digits_at_a_large_offset(norm, framework):
     """Flax alone would compute the variance as E[x^2] - E[x]^2, which is noise here."""
-    node = bl.infer(norm, (5, 6, 4))
-    x = np.random.default_rng(0).normal(1e4, 1, (3, 5, 6, 4)).astype(np.float32)
-    wide = bl.lower(bl.infer(norm, (5, 6, 4), dtype="float64"), "numpy")
+    shape = (5, 6, 64)
+    node = bl.infer(norm, shape)
+    x = np.random.default_rng(0).normal(1e4, 1, (3, *shape)).astype(np.float32)
+    wide = bl.lower(bl.infer(norm, shape, dtype="float64"), "numpy")
     wanted = bl.apply(wide, x, training=True)
     got = bl.apply(bl.lower(node, framework), x, training=True)
-    assert relative(got, wanted)[0] < 0.1  # a float32 step at 1e4 is 1e-3; noise would be above 1
+    assert relative(got, wanted)[0] < 2e-3  # a float32 step at 1e4 is 1e-3
 
 
 def test_an_extra_parameter_is_seen(framework, monkeypatch):
