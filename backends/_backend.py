@@ -28,7 +28,8 @@ class Backend:
         name: the backend's name.
         layout: the memory layout in which its spatial layers work; None for the program's own.
         rules: the rule table.
-        helpers: the module with the small public classes that its rules use beside the framework's.
+        helpers: modules with the small public classes that its rules use beside the framework's,
+            those that others need first.
         imports: each name that listings may use, to the line that imports it.
         setup: each name that listings may use, to the line that makes it after the imports, with
             {seed} where a seed goes.
@@ -37,7 +38,7 @@ class Backend:
     name: ClassVar[str]
     layout: ClassVar[str | None]
     rules: ClassVar[Rules]
-    helpers: ClassVar[ModuleType | None] = None
+    helpers: ClassVar[tuple[ModuleType, ...]] = ()
     imports: ClassVar[dict[str, str]]
     setup: ClassVar[dict[str, str]] = {}
 
@@ -47,8 +48,7 @@ class Backend:
 
     def reserved(self) -> set[str]:
         """Names that a listing needs for other things than values."""
-        helpers = vars(self.helpers) if self.helpers else {}
-        own = {"model", "inputs", *self.imports, *self.setup, *helpers}
+        own = {"model", "inputs", *self.imports, *self.setup, *self.helper_names()}
         return own | set(dir(builtins)) | set(keyword.kwlist)
 
     # Models
@@ -62,8 +62,16 @@ class Backend:
         names: dict[str, Any] = {}
         for line in (*self.imports.values(), *self.setup.values()):
             exec(line.format(seed=seed), names)  # noqa: S102  (our own lines, as listings print them)
-        names |= vars(self.helpers) if self.helpers else {}
-        return names | {"float": float}
+        return names | self.helper_names() | {"float": float}
+
+    def helper_names(self) -> dict[str, Any]:
+        """The classes and functions of its own, in the order in which a listing has them."""
+        return {
+            name: value
+            for module in self.helpers
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", None) == module.__name__
+        }
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
         """A parameter in its native form."""
@@ -117,12 +125,8 @@ class Backend:
 
     def helper_source(self, code: str) -> list[str]:
         """The source of every helper that the code uses, and of those that they use, in order."""
-        if self.helpers is None:
-            return []
         own = {
-            name: inspect.getsource(value).rstrip()
-            for name, value in vars(self.helpers).items()
-            if getattr(value, "__module__", None) == self.helpers.__name__
+            name: inspect.getsource(value).rstrip() for name, value in self.helper_names().items()
         }
         needed: set[str] = set()
         todo = names_in(code)

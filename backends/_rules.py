@@ -9,7 +9,9 @@ expression. Its decorator declares how each canonical parameter maps to the nati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator
+import importlib
+import pkgutil
+from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +200,13 @@ class Rules:
 
         expression = run(lowered(node, ""))
         return Program(node, expression, tuple(bindings.values()))
+
+
+def load_rules(package: str, path: Iterable[str]) -> None:
+    """Import every family of a backend's package, so that its rules are in the table."""
+    for found in pkgutil.iter_modules(path):
+        if not found.name.startswith("_"):
+            importlib.import_module(f"{package}.{found.name}")
 
 
 # What rules of several backends need

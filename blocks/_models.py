@@ -55,7 +55,7 @@ def lower(
             own.
 
     Returns:
-        An `nn.Module`, `keras.Model`, `nnx.Module` or `numpy_modules.Layer`.
+        An `nn.Module`, `keras.Model`, `nnx.Module` or NumPy `Layer`.
 
     >>> import blocks as bl
     >>> model = bl.lower(bl.Dense(3), "numpy", input_shape=(2,), seed=1)

@@ -1,0 +1,165 @@
+"""How flax models are built, read, written, run and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from backends._backend import Backend
+from backends._expression import Let, Name, call
+from backends._rules import Binding, Program
+from backends.flax import modules
+from backends.flax._common import rule
+from blocks._spec import Node, leaves, map_value
+from blocks._train import SGD
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def mse(prediction: Any, target: Any) -> Any:
+    return jnp.mean((prediction - target) ** 2)
+
+
+LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": cross_entropy, "mse": mse}
+
+
+class FlaxBackend(Backend):
+    """Flax models: `nnx.Module`."""
+
+    name = "flax"
+    layout = "channels_last"
+    rules = rule
+    helpers: ClassVar = (modules,)
+    imports: ClassVar = {
+        "math": "import math",
+        "partial": "from functools import partial",
+        "reduce": "from functools import reduce",
+        "jax": "import jax",
+        "jnp": "import jax.numpy as jnp",
+        "lax": "from jax import lax",
+        "nnx": "from flax import nnx",
+    }
+    setup: ClassVar = {"rngs": "rngs = nnx.Rngs({seed})"}
+
+    def program(self, node: Node) -> Program:
+        program = super().program(node)
+        root = program.expression
+        inner = root.value if isinstance(root, Let) else root
+        if isinstance(inner, Name) or inner.function == "partial":  # a function is no module
+            return replace(program, expression=call("nnx.Sequential", root))
+        return program
+
+    def build(self, program: Program, seed: int) -> Any:
+        with precision(program.node.dtype):
+            return super().build(program, seed)
+
+    def body(self, program: Program) -> str:
+        wide = 'jax.config.update("jax_enable_x64", True)\n'
+        return (wide if program.node.dtype == "float64" else "") + super().body(program)
+
+    def read(self, model: Any, binding: Binding) -> np.ndarray:
+        return np.array(self.find(model, binding).get_value())
+
+    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
+        with precision(binding.spec.dtype):
+            self.find(model, binding).set_value(jnp.asarray(array))
+
+    @staticmethod
+    def find(model: Any, binding: Binding) -> Any:
+        for part in filter(None, binding.module.split(".")):
+            model = model[int(part)] if part.isdigit() else getattr(model, part)
+        return getattr(model, binding.attribute)
+
+    def sizes(self, model: Any) -> tuple[int, int]:
+        kinds = (nnx.Param, nnx.BatchStat)
+        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in kinds)
+        return sum(a.size for a in trainable), sum(a.size for a in state)
+
+    def forward(self, model: Any, x: Any, training: bool) -> Any:
+        with precision(leaves(x)[0].dtype):
+            return map_value(np.asarray, run(in_mode(model, training), map_value(jnp.asarray, x)))
+
+    def gradients(
+        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        with precision(leaves(x)[0].dtype):
+            viewed = in_mode(model, training)
+            arrays = map_value(jnp.asarray, x), map_value(jnp.asarray, cotangent)
+            weights, dx = run_backward(viewed, *arrays)
+            return map_value(np.asarray, dx), {
+                b.path: self.read(weights, b) for b in bindings if b.spec.trainable
+            }
+
+    def trainer(
+        self, model: Any, loss: str, optimizer: SGD
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        compute = LOSSES[loss]
+        rule = optax.sgd(
+            optimizer.learning_rate,
+            momentum=optimizer.momentum or None,
+            nesterov=optimizer.nesterov,
+        )
+
+        @nnx.jit
+        def train(model: Any, native: Any, x: Any, y: Any) -> Any:
+            value, grads = nnx.value_and_grad(lambda m: compute(m(x), y))(model)
+            native.update(model, grads)
+            return value
+
+        native = nnx.Optimizer(model, rule, wrt=nnx.Param)
+
+        def step(x: np.ndarray, y: np.ndarray) -> float:
+            with precision(x.dtype):
+                return float(train(in_mode(model, True), native, x, y))
+
+        return step
+
+
+def precision(dtype: Any) -> Any:
+    """JAX drops float64 unless told otherwise; this tells it so for one call only."""
+    return jax.enable_x64(True) if np.dtype(dtype) == np.float64 else nullcontext()
+
+
+def in_mode(model: Any, training: bool) -> Any:
+    """The same variables in training or evaluation mode, whatever mode the model is in."""
+    flags = {"deterministic": not training, "use_running_average": not training}
+    return nnx.view(model, raise_if_not_found=False, **flags)
+
+
+@nnx.jit
+def run(model: Any, x: Any) -> Any:
+    return call_model(model, x)
+
+
+def call_model(model: Any, x: Any) -> Any:
+    """As nnx.Sequential does it: a tuple arrives as several arguments."""
+    return model(*x) if isinstance(x, tuple) else model(x)
+
+
+@nnx.jit
+def run_backward(model: Any, x: Any, cotangent: Any) -> Any:
+    """A model that holds the gradients of its parameters, and the gradient of the input."""
+    graph, weights, rest = nnx.split(model, nnx.Param, ...)
+
+    def output(weights: Any, x: Any) -> Any:
+        inner = nnx.merge(graph, weights, rest, copy=True)
+        return call_model(inner, x), nnx.split(inner, nnx.Param, ...)[2]
+
+    _, back, rest = jax.vjp(output, weights, x, has_aux=True)
+    nnx.update(model, rest)
+    dweights, dx = back(cotangent)
+    return nnx.merge(graph, dweights, rest), dx
+
+
+backend = FlaxBackend()
+__all__ = ["backend"]

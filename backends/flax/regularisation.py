@@ -1,0 +1,15 @@
+"""Regularisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends._expression import Name, call
+from backends.flax._common import rule
+from blocks._spec import Node
+from blocks.regularisation import Dropout
+
+
+@rule(Dropout)
+def dropout(node: Node) -> Any:
+    return call("nnx.Dropout", node.form.rate, rngs=Name("rngs"))

@@ -1,0 +1,170 @@
+"""How keras models are built, read, written, run and trained."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from backends._backend import Backend
+from backends._expression import call, evaluate, literal, optional, render
+from backends._rules import Binding, Program
+from backends.keras._common import (
+    layer_name,
+    rule,
+)
+from backends.keras._engine import ENGINES
+from backends.keras._trace import Statement, Tracer
+from blocks._spec import leaves, map_value
+from blocks._stack import run
+from blocks._train import SGD
+
+
+class KerasBackend(Backend):
+    """Keras models: a functional `keras.Model`."""
+
+    name = "keras"
+    layout = "channels_last"
+    rules = rule
+    imports: ClassVar = {
+        "keras": "import keras",
+        "layers": "from keras import layers",
+        "ops": "from keras import ops",
+    }
+
+    @property
+    def engine(self) -> Any:
+        return ENGINES[keras.backend.backend()]
+
+    def statements(self, program: Program) -> tuple[list[Statement], str]:
+        """The statements after `inputs = ...`, and the name of the result."""
+        tracer = Tracer(self.reserved() | {"x"})
+        out = run(tracer.trace(program.expression, "inputs", "x"))
+        return tracer.statements, out
+
+    def build(self, program: Program, seed: int) -> Any:
+        dtype = program.node.dtype
+        with self.engine.precision(dtype), policy(dtype), seeded(seed):
+            values = {"inputs": map_value(evaluated(self.namespace(seed)), inputs_of(program))}
+            statements, out = self.statements(program)
+            for statement in statements:
+                values[statement.target] = statement.run(values, self.namespace(seed))
+            return keras.Model(values["inputs"], values[out])
+
+    def body(self, program: Program) -> str:
+        dtype = program.node.dtype
+        lines = [] if dtype == "float32" else [f"keras.config.set_dtype_policy({literal(dtype)})"]
+        lines.append(render(inputs_of(program), prefix="inputs = "))
+        statements, out = self.statements(program)
+        lines += [statement.code() for statement in statements]
+        return "\n".join([*lines, f"model = keras.Model(inputs, {out})"])
+
+    def read(self, model: Any, binding: Binding) -> np.ndarray:
+        return keras.ops.convert_to_numpy(self.find(model, binding)).copy()
+
+    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
+        with self.engine.precision(binding.spec.dtype):
+            self.find(model, binding).assign(array)
+
+    @staticmethod
+    def find(model: Any, binding: Binding) -> Any:
+        layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
+        return getattr(layer, binding.attribute)
+
+    def sizes(self, model: Any) -> tuple[int, int]:
+        trainable, state = model.trainable_weights, model.non_trainable_weights
+        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in state)
+
+    def forward(self, model: Any, x: Any, training: bool) -> Any:
+        with self.engine.precision(leaves(x)[0].dtype):
+            y = model(map_value(tensor, x), training=training)
+            return map_value(keras.ops.convert_to_numpy, y)
+
+    def gradients(
+        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        variables = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
+        with self.engine.precision(leaves(x)[0].dtype):
+            tensors = map_value(tensor, x), map_value(tensor, cotangent)
+            wanted = list(variables.values())
+            dx, dweights = self.engine.gradients(model, *tensors, training, wanted)
+            inputs = iter(map(keras.ops.convert_to_numpy, dx))
+            arrays = map(keras.ops.convert_to_numpy, dweights)
+            return map_value(lambda _: next(inputs), x), dict(zip(variables, arrays, strict=True))
+
+    def trainer(
+        self, model: Any, loss: str, optimizer: SGD
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        dtype = model.dtype
+        with self.engine.precision(dtype), policy(dtype):
+            native = keras.optimizers.SGD(
+                optimizer.learning_rate,
+                # TensorFlow would round a Python float to float32
+                momentum=np.float64(optimizer.momentum),
+                nesterov=optimizer.nesterov,
+            )
+            model.compile(optimizer=native, loss=LOSSES[loss](dtype=dtype))
+
+        def step(x: np.ndarray, y: np.ndarray) -> float:
+            with self.engine.precision(dtype), policy(dtype):
+                return float(model.train_on_batch(x, y))
+
+        return step
+
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
+    "mse": keras.losses.MeanSquaredError,
+}
+
+
+def inputs_of(program: Program) -> Any:
+    """keras.Input for each tensor that the network takes."""
+
+    def one(spec: Any) -> Any:
+        return call("keras.Input", spec.shape, dtype=optional(spec.dtype, "float32"))
+
+    return map_value(one, program.node.in_spec)
+
+
+def evaluated(namespace: dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda expression: evaluate(expression, namespace)
+
+
+def tensor(array: np.ndarray) -> Any:
+    """A native tensor of the array's own dtype."""
+    return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
+
+
+@contextmanager
+def policy(dtype: str) -> Iterator[None]:
+    """Make layers and metrics of that dtype, then restore what was set."""
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(dtype)
+    keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of initialisers from Python's generator; give it one for a while."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+backend = KerasBackend()
+__all__ = ["backend"]

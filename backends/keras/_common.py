@@ -1,0 +1,113 @@
+"""The rule table of keras, its steps, and what rules of several families need."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from backends._expression import call, optional
+from backends._rules import Rules
+from blocks._errors import UnsupportedError, place
+from blocks._spec import Node
+
+rule = Rules("keras")
+
+
+@dataclass(frozen=True)
+class Op:
+    """A function of the value, with the arguments that follow it; of several values if spread."""
+
+    call: Any
+    spread: bool = False
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """Steps one after the other."""
+
+    steps: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Join:
+    """Branches that receive the same value; the layer or Op that joins them, None for a tuple."""
+
+    names: tuple[str, ...]
+    branches: tuple[Any, ...]
+    merge: Any
+
+
+def layer(node: Node, function: str, *args: Any, suffix: str = "", **kwargs: Any) -> Any:
+    """A layer named by its path."""
+    return call(f"layers.{function}", *args, **kwargs, name=layer_name(node.home) + suffix)
+
+
+def layer_name(path: str) -> str:
+    """A path as Keras and its engines allow it: with "-" for "/".
+
+    A "-" at the end keeps it apart from the names that Keras itself gives to operations.
+    """
+    name = path.replace("/", "-") or "root-block"
+    taken = re.sub(r"_\d+$", "", name) in {*dir(keras.ops), "input_layer", "get_item"}
+    return name + "-" if taken else name
+
+
+def op(function: str, **kwargs: Any) -> Op:
+    return Op(call(f"ops.{function}", **kwargs))
+
+
+LAST: dict[str, Any] = {"data_format": optional("channels_last", "channels_last")}
+
+
+def pipe(*steps: Any) -> Any:
+    return steps[0] if len(steps) == 1 else Pipe(steps)
+
+
+def native_padding(node: Node) -> str | None:
+    """Padding in Keras's words, or None if it has none for it."""
+    if not padded(node.resolved["padding"]):
+        return "valid"
+    return "same" if node.resolved["same"] else None
+
+
+def padded(pads: Any) -> bool:
+    return any(map(sum, pads))
+
+
+def zero_padding(node: Node, suffix: str = "-pad") -> Any:
+    pads = node.resolved["padding"]
+    sizes = pads[0] if len(pads) == 1 else pads
+    return layer(node, f"ZeroPadding{len(pads)}D", sizes, suffix=suffix, **LAST)
+
+
+def refuse_float64_in_3d(node: Node) -> None:
+    engine = keras.backend.backend()
+    if node.in_spec.rank == 4 and node.dtype == "float64" and engine == "tensorflow":
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: TensorFlow has no "
+            "3-D pooling in float64.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
+        )
+
+
+def sized(node: Node, pairs: Any) -> list[tuple[int, Any]]:
+    """Size and pair of each axis; Keras must know the sizes."""
+    if None in node.in_spec.shape:
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)} at any length: "
+            "TensorFlow has no such operation.\n  Give the size to infer."
+        )
+    return list(zip(node.in_spec.shape, pairs, strict=True))
+
+
+def taken(node: Node, cells: list[np.ndarray]) -> Any:
+    """Cells picked along each axis that changes."""
+    steps = [
+        op("take", indices=picked.tolist(), axis=axis)
+        for axis, (picked, size) in enumerate(zip(cells, node.in_spec.shape, strict=True), 1)
+        if picked.tolist() != list(range(size))
+    ]
+    return pipe(*steps)

@@ -1,0 +1,117 @@
+"""From steps to the statements of a functional model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backends._expression import Let, Name, evaluate, one_line, render
+from backends.keras._common import (
+    Join,
+    Op,
+    Pipe,
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`target = callee(source)`; a bare value if there is no callee, a layer alone if no source."""
+
+    target: str
+    callee: Any
+    source: Any
+
+    def run(self, values: dict[str, Any], namespace: dict[str, Any]) -> Any:
+        source = map_names(values.__getitem__, self.source)
+        match self.callee:
+            case None:
+                return source
+            case str(name):
+                return values[name](source)
+            case Op(native, spread):
+                options = evaluate(dict((*native.kwargs, *native.implied)), namespace)
+                inputs = source if spread else [source]
+                return evaluate(Name(native.function), namespace)(*inputs, **options)
+        layer = evaluate(self.callee, namespace)
+        return layer if self.source is None else layer(source)
+
+    def code(self) -> str:
+        source = map_names(Name, self.source)
+        target, brackets = f"{self.target} = ", f"({one_line(source)})"
+        match self.callee:
+            case None:
+                return target + one_line(source)
+            case str(name):
+                return f"{target}{name}{brackets}"
+            case Op(native, spread):
+                args = tuple(source) if spread else (source,)
+                return render(replace(native, args=args), prefix=target)
+        return render(self.callee, prefix=target, suffix="" if source is None else brackets)
+
+
+def map_names(function: Callable[[str], Any], source: Any) -> Any:
+    if isinstance(source, (list, tuple)):
+        return type(source)(map(function, source))
+    return None if source is None else function(source)
+
+
+class Tracer:
+    """Writes steps as statements on named values."""
+
+    def __init__(self, used: set[str]) -> None:
+        self.statements: list[Statement] = []
+        self.used = used
+        self.layers: dict[str, str] = {}  # name of a shared layer -> the variable that holds it
+
+    def fresh(self, name: str) -> str:
+        """A variable of that name, with a number if it is taken."""
+        found, count = name, 1
+        while found in self.used:
+            count += 1
+            found = f"{name}_{count}"
+        self.used.add(found)
+        return found
+
+    def emit(self, target: str, callee: Any, source: Any) -> str:
+        self.statements.append(Statement(target, callee, source))
+        return target
+
+    def trace(self, step: Any, x: str, target: str, shared: str = "") -> Generator[Any, Any, str]:
+        """Write a step on the value `x`; returns the name of its result, `target` if it does
+        anything. Layers inside a shared step get variables, so that each is made once.
+        """
+        match step:
+            case Pipe(steps):
+                for inner in steps:
+                    x = yield self.trace(inner, x, target, shared)
+                return x
+            case Join():
+                return (yield self.join(step, x, target, shared))
+            case Let(name, inner):
+                return (yield self.trace(inner, x, target, name))
+            case Op():
+                return self.emit(target, step, x)
+        return self.emit(target, self.shared_layer(step, shared) if shared else step, x)
+
+    def shared_layer(self, step: Any, shared: str) -> str:
+        name = dict(step.kwargs)["name"]
+        if name not in self.layers:
+            self.layers[name] = self.emit(self.fresh(shared), step, None)
+        return self.layers[name]
+
+    def join(self, step: Join, x: str, target: str, shared: str) -> Generator[Any, Any, str]:
+        """Branches in variables of their own; the last may overwrite the input."""
+        results: list[str] = []
+        for name, branch in zip(step.names[:-1], step.branches[:-1], strict=True):
+            own = self.fresh(name)
+            result = yield self.trace(branch, x, own, shared)
+            if result == target:  # the input itself, which the last branch will overwrite
+                result = self.emit(own, None, x)
+            results.append(result)
+        results.append((yield self.trace(step.branches[-1], x, target, shared)))
+        if step.merge is None:
+            return self.emit(target, None, tuple(results))
+        own_layer = shared and not isinstance(step.merge, Op)
+        merge = self.shared_layer(step.merge, shared) if own_layer else step.merge
+        return self.emit(target, merge, results)

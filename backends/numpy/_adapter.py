@@ -1,0 +1,107 @@
+"""How numpy models are built, read, written, run and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backends._backend import Backend
+from backends._rules import Binding
+from backends.numpy import modules
+from backends.numpy._common import rule
+from blocks._train import SGD
+
+# Losses: the mean over the batch, and its gradient for the prediction.
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean of -log softmax(logits)[label]."""
+    rows = np.arange(len(labels))
+    shifted = logits - logits.max(-1, keepdims=True)
+    logp = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    gradient = np.exp(logp)
+    gradient[rows, labels] -= 1
+    return float(-logp[rows, labels].mean()), gradient / len(labels)
+
+
+def mse(prediction: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean of (prediction - target)^2 over all elements."""
+    error = prediction - target
+    return float((error**2).mean()), 2 * error / error.size
+
+
+LOSSES: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+}
+
+
+class NumpyBackend(Backend):
+    """Reference models: `modules.Layer`."""
+
+    name = "numpy"
+    layout = None
+    rules = rule
+    helpers: ClassVar = modules.FAMILIES
+    imports: ClassVar = {"math": "import math", "np": "import numpy as np"}
+    setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
+
+    def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:
+        """The layer, and the one of its dicts that holds the parameter."""
+        for name in filter(None, binding.module.split(".")):
+            model = model.children[name]
+        return model, model.params if binding.spec.trainable else model.state
+
+    def read(self, model: Any, binding: Binding) -> np.ndarray:
+        return self.find(model, binding)[1][binding.attribute].copy()
+
+    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
+        layer, arrays = self.find(model, binding)
+        arrays[binding.attribute] = array.astype(binding.spec.dtype)
+        layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+
+    def sizes(self, model: Any) -> tuple[int, int]:
+        trainable = sum(value.size for value, _ in model.param())
+        state = (a for layer in model.layers() for a in layer.state.values())
+        return trainable, sum(a.size for a in state)
+
+    def forward(self, model: Any, x: Any, training: bool) -> Any:
+        return model(x, training)
+
+    def gradients(
+        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        model.zero_grad()
+        model(x, training)
+        dx = model.backward(cotangent)
+        return dx, {
+            b.path: self.find(model, b)[0].grads[b.attribute].copy()
+            for b in bindings
+            if b.spec.trainable
+        }
+
+    def trainer(
+        self, model: Any, loss: str, optimizer: SGD
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        compute = LOSSES[loss]
+        velocity = [np.zeros_like(value) for value, _ in model.param()]
+
+        def step(x: np.ndarray, y: np.ndarray) -> float:
+            model.zero_grad()
+            value, gradient = compute(model(x, training=True), y)
+            model.backward(gradient)
+            for (w, g), v in zip(model.param(), velocity, strict=True):
+                v *= optimizer.momentum
+                v += g
+                w -= optimizer.learning_rate * (
+                    g + optimizer.momentum * v if optimizer.nesterov else v
+                )
+            return value
+
+        return step
+
+
+backend = NumpyBackend()
+__all__ = ["backend"]

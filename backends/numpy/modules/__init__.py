@@ -1,0 +1,16 @@
+"""The reference layers, by family: every block in plain NumPy, with an explicit backward."""
+
+from backends.numpy.modules import (
+    activation,
+    base,
+    combine,
+    conv,
+    linear,
+    norm,
+    pool,
+    regularisation,
+    shape,
+    value,
+)
+
+FAMILIES = (base, linear, conv, pool, norm, activation, regularisation, shape, value, combine)

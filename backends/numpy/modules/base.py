@@ -1,0 +1,96 @@
+"""The reference layers: every block in plain NumPy, with an explicit forward and backward.
+
+`forward` keeps what `backward` needs; `backward` takes the gradient of the output, adds to the
+gradients of the parameters and returns the gradient of the input. Calls and their backwards pair up
+last in, first out, so a layer may be used several times in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+class Layer:
+    """The base: parameters with their gradients, running state, and layers inside."""
+
+    def __init__(self, **params):
+        self.params = {name: array for name, array in params.items() if array is not None}
+        self.grads = {}
+        self.state = {}
+        self.children = {}
+        self.saved = []
+        self.zero_grad()
+
+    def __call__(self, x, training=False):
+        for layer in self.layers():
+            layer.saved.clear()
+        return self.forward(x, training)
+
+    def layers(self):
+        """The layer and all inside it, shared ones once."""
+        found, todo = {}, [self]
+        while todo:
+            layer = todo.pop()
+            if id(layer) not in found:
+                found[id(layer)] = layer
+                todo.extend(reversed(layer.children.values()))
+        return list(found.values())
+
+    def param(self):
+        """(value, gradient) of every parameter."""
+        return [
+            (array, layer.grads[name])
+            for layer in self.layers()
+            for name, array in layer.params.items()
+        ]
+
+    def zero_grad(self):
+        for layer in self.layers():
+            layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+
+    def add_grad(self, name, gradient):
+        if name in self.params:
+            self.grads[name] += gradient
+
+    def forward(self, x, training):
+        raise NotImplementedError
+
+    def backward(self, dy):
+        raise NotImplementedError
+
+
+def glorot(rng, shape):
+    """Uniform numbers of variance 2 / (fan_in + fan_out), for a kernel (*window, in, out)."""
+    fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+    return rng.uniform(-1, 1, shape) * math.sqrt(6 / fans)
+
+
+def batch_sum(a):
+    """The sum over all axes but the last, in float64: NumPy adds rows one by one."""
+    return a.reshape(-1, a.shape[-1]).sum(0, dtype=np.float64).astype(a.dtype)
+
+
+def pad(x, padding, value=0.0):
+    """Pad the axes between batch and channels."""
+    return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
+
+
+def unpad(x, padding):
+    """Cut off what `pad` added."""
+    middle = (slice(low, n - high) for (low, high), n in zip(padding, x.shape[1:-1], strict=True))
+    return x[(slice(None), *middle)]
+
+
+def offsets(shape, kernel_size, stride, dilation):
+    """For each cell of a window that slides over padded axes, the slices that it sees."""
+    steps = list(zip(shape, kernel_size, stride, dilation, strict=True))
+    sizes = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in steps]
+    for cell in np.ndindex(*kernel_size):
+        starts = [i * d for i, (_, _, _, d) in zip(cell, steps, strict=True)]
+        slices = [
+            slice(start, start + (size - 1) * s + 1, s)
+            for start, size, (_, _, s, _) in zip(starts, sizes, steps, strict=True)
+        ]
+        yield cell, (slice(None), *slices)

@@ -1,0 +1,15 @@
+"""Regularisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends._expression import call
+from backends.numpy._common import RNG, rule
+from blocks._spec import Node
+from blocks.regularisation import Dropout
+
+
+@rule(Dropout)
+def dropout(node: Node) -> Any:
+    return call("Dropout", node.form.rate, rng=RNG)

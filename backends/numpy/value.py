@@ -1,0 +1,15 @@
+"""Values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends._expression import call
+from backends.numpy._common import rule
+from blocks._spec import Node
+from blocks.value import Identity
+
+
+@rule(Identity)
+def identity(node: Node) -> Any:
+    return call("Identity")

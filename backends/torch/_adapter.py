@@ -1,0 +1,148 @@
+"""How torch models are built, read, written, run and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from backends._backend import Backend
+from backends._rules import Binding, Program
+from backends.torch import modules
+from backends.torch._common import rule
+from blocks._spec import leaves, map_value
+from blocks._train import SGD
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "cross_entropy": F.cross_entropy,
+    "mse": F.mse_loss,
+}
+
+
+class TorchBackend(Backend):
+    """torch models: `nn.Module`."""
+
+    name = "torch"
+    layout = "channels_first"
+    rules = rule
+    helpers: ClassVar = (modules,)
+    imports: ClassVar = {
+        "OrderedDict": "from collections import OrderedDict",
+        "reduce": "from functools import reduce",
+        "torch": "import torch",
+        "F": "import torch.nn.functional as F",
+        "nn": "from torch import nn",
+    }
+
+    def build(self, program: Program, seed: int) -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = super().build(program, seed)
+        return model.to(getattr(torch, program.node.dtype))
+
+    def body(self, program: Program) -> str:
+        double = "\nmodel = model.double()" if program.node.dtype == "float64" else ""
+        return super().body(program) + double
+
+    def read(self, model: Any, binding: Binding) -> np.ndarray:
+        return self.find(model, binding).detach().cpu().numpy().copy()
+
+    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
+        with torch.no_grad():
+            self.find(model, binding).copy_(torch.from_numpy(array))
+
+    @staticmethod
+    def find(model: Any, binding: Binding) -> torch.Tensor:
+        return getattr(model.get_submodule(binding.module), binding.attribute)
+
+    def sizes(self, model: Any) -> tuple[int, int]:
+        counters = ("num_batches_tracked",)  # torch's own; no other framework has them
+        state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
+        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
+
+    def forward(self, model: Any, x: Any, training: bool) -> Any:
+        with mode(model, training), torch.no_grad():
+            return map_value(to_numpy, model(to_tensors(model, x)))
+
+    def gradients(
+        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        weights = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
+        with mode(model, training), differentiable(weights.values()):
+            inputs = map_value(torch.Tensor.requires_grad_, to_tensors(model, x))
+            outputs = model(inputs)
+            wanted = [*leaves(inputs), *weights.values()]
+            grads = torch.autograd.grad(
+                leaves(outputs),
+                wanted,
+                leaves(to_tensors(model, cotangent)),
+                materialize_grads=True,
+            )
+        arrays = iter(map(to_numpy, grads))
+        return map_value(lambda _: next(arrays), inputs), dict(zip(weights, arrays, strict=True))
+
+    def trainer(
+        self, model: Any, loss: str, optimizer: SGD
+    ) -> Callable[[np.ndarray, np.ndarray], float]:
+        compute = LOSSES[loss]
+        native = torch.optim.SGD(
+            model.parameters(),
+            lr=optimizer.learning_rate,
+            momentum=optimizer.momentum,
+            nesterov=optimizer.nesterov,
+        )
+
+        def step(x: np.ndarray, y: np.ndarray) -> float:
+            with mode(model, training=True):
+                native.zero_grad()
+                value = compute(model(to_tensors(model, x)), to_tensors(model, y))
+                value.backward()
+                native.step()
+            return value.item()
+
+        return step
+
+
+@contextmanager
+def mode(model: Any, training: bool) -> Iterator[None]:
+    """Run in training or evaluation mode, then leave every module in the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in modes:
+            module.training = was
+
+
+@contextmanager
+def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Track gradients whatever the user switched off, frozen parameters included."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    with torch.inference_mode(False), torch.enable_grad():
+        for weight in frozen:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
+
+
+def to_tensors(model: Any, value: Any) -> Any:
+    """Arrays on the model's device."""
+    held = (*model.parameters(), *model.buffers())
+    device = held[0].device if held else torch.device("cpu")
+    return map_value(lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device), value)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+backend = TorchBackend()
+__all__ = ["backend"]

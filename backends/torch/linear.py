@@ -1,0 +1,17 @@
+"""Linear blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends._expression import call, optional
+from backends._rules import out_first
+from backends.torch._common import rule
+from blocks._spec import Node
+from blocks.linear import Dense
+
+
+@rule(Dense, kernel=("weight", out_first), bias="bias")
+def dense(node: Node) -> Any:
+    bias = optional(node.form.use_bias, True)
+    return call("nn.Linear", node.in_spec.shape[-1], node.form.features, bias=bias)

@@ -1,0 +1,45 @@
+"""Shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends._expression import call
+from backends.torch._common import last_first, rule
+from blocks._spec import Node
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+
+
+@rule(Flatten)
+def flatten(node: Node) -> Any:
+    return call("nn.Flatten")
+
+
+@rule(Permute)
+def permute(node: Node) -> Any:
+    return call("Permute", 0, *(axis + 1 for axis in node.form.axes))
+
+
+@rule(Reshape)
+def reshape(node: Node) -> Any:
+    flatten, shape = call("nn.Flatten"), node.out_spec.shape
+    if len(shape) == 1:
+        return flatten
+    return call("nn.Sequential", flatten, call("nn.Unflatten", 1, shape))
+
+
+@rule(Pad)
+def pad(node: Node) -> Any:
+    block, rank = node.form, node.in_spec.rank
+    sizes = last_first(block.pads)
+    if block.mode == "constant":
+        return call(f"nn.ConstantPad{min(rank, 3)}d", sizes, block.value)
+    if rank > 3:
+        return call("AnyPad", block.pads, block.mode)
+    name = {"reflect": "Reflection", "edge": "Replication"}[block.mode]
+    return call(f"nn.{name}Pad{rank}d", sizes)
+
+
+@rule(Crop)
+def crop(node: Node) -> Any:
+    return call("Crop", *node.form.crops)
