@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -46,12 +46,22 @@ out_first = Transform(
 flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
 
 
+# The part of a native array that holds a canonical one: from the whole array to an index.
+Part: TypeAlias = Callable[[np.ndarray], Any]
+
+
+def share(index: int, count: int) -> Part:
+    """One of several equal parts of the first axis."""
+    return lambda a: slice(index * len(a) // count, (index + 1) * len(a) // count)
+
+
 @dataclass(frozen=True)
 class Bind:
-    """Where a canonical parameter lives in a native layer."""
+    """Where a canonical parameter lives in a native layer: all of an array, or a part of it."""
 
     attribute: str
     transform: Transform = same
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,21 @@ class Binding:
     module: str
     attribute: str
     transform: Transform
+    part: Part | None
     spec: ParamSpec
 
-    def to_native(self, array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(self.transform.to_native(array))
+    def to_native(self, array: np.ndarray, held: Callable[[], np.ndarray]) -> np.ndarray:
+        """The native array; `held` reads the one that the model holds, for the other parts."""
+        native = self.transform.to_native(array)
+        if self.part is not None:
+            whole = held()
+            whole[self.part(whole)] = native
+            native = whole
+        return np.ascontiguousarray(native)
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
+        if self.part is not None:
+            array = array[self.part(array)]
         return np.ascontiguousarray(self.transform.to_canonical(array, self.spec.shape))
 
 
@@ -119,7 +138,7 @@ class Rules:
 
     def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
-        or (attribute, transform).
+        (attribute, transform) or (attribute, transform, part).
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,9 +198,8 @@ class Rules:
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
                 bind = rule.binds[name]
-                binding = Binding(
-                    join(node.home, name), module, bind.attribute, bind.transform, spec
-                )
+                where = bind.attribute, bind.transform, bind.part
+                binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)
             combines = isinstance(node.form, Combinator)
             expression = rule.function(node, children) if combines else rule.function(node)

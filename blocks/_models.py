@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -155,7 +156,9 @@ def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | No
 
 def write(model: Any, known: Origin, arrays: Params) -> None:
     for binding in known.bindings:
-        known.backend.write(model, binding, binding.to_native(arrays[binding.path]))
+        held = partial(known.backend.read, model, binding)
+        native = binding.to_native(arrays[binding.path], held)
+        known.backend.write(model, binding, native)
 
 
 def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = None) -> Any:
