@@ -85,18 +85,24 @@ class Backend:
         """How many numbers the native model holds: trainable ones, and running state."""
         raise NotImplementedError
 
-    def forward(self, model: Any, x: Any, training: bool) -> Any:
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         """Arrays in, arrays out."""
         raise NotImplementedError
 
     def gradients(
-        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
-    ) -> tuple[Any, dict[str, np.ndarray]]:
-        """Gradients of sum(cotangent * output): for the input, and native ones by path."""
+        self,
+        node: Node,
+        model: Any,
+        x: Any,
+        cotangent: Any,
+        training: bool,
+        bindings: Iterable[Binding],
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Gradients of sum(cotangent * output): for inputs of floats, and native ones by path."""
         raise NotImplementedError
 
     def trainer(
-        self, model: Any, loss: Any, optimizer: Any
+        self, node: Node, model: Any, loss: Any, optimizer: Any
     ) -> Callable[[np.ndarray, np.ndarray], float]:
         """A function that makes one training step on a batch and returns the loss before it."""
         raise NotImplementedError

@@ -57,7 +57,7 @@ from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
-from blocks.value import Identity
+from blocks.value import Identity, Select
 
 __all__ = [
     "CELU",
@@ -108,6 +108,7 @@ __all__ = [
     "ReLU6",
     "Reshape",
     "Residual",
+    "Select",
     "Sequential",
     "ShapeError",
     "Shared",

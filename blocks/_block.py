@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Generator
 from typing import Any, ClassVar, dataclass_transform
 
-from blocks._spec import ParamSpec, ValueSpec
+from blocks._spec import Kind, ParamSpec, ValueSpec, map_value
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -72,11 +72,17 @@ class Leaf(Block):
     """A block that every backend has a rule for.
 
     `layout_role` says how it looks at the axes: "spatial" blocks find their channels by the
-    layout, "elementwise" ones work in any layout, "plain" ones see the array as it is.
+    layout, "elementwise" ones work in any layout, "plain" ones see the array as it is. `numbers`
+    says what it takes: "float", "any", or by `kinds` others for each tensor.
     """
 
     layout_role: ClassVar[str] = "plain"
     takes_tuple: ClassVar[bool] = False
+    numbers: ClassVar[str] = "float"
+
+    def kinds(self, x: ValueSpec) -> Any:
+        """The kind of numbers that it takes, for each tensor of its input."""
+        return map_value(lambda _: Kind(self.numbers), x)
 
     def out_spec(self, x: ValueSpec) -> ValueSpec:
         """What comes out for the input `x`; raises `ShapeError` if `x` does not fit."""

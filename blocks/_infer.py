@@ -7,17 +7,30 @@ origin to an error once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blocks._block import Block, Combinator, Wiring
 from blocks._errors import FieldError, ShapeError, did_you_mean, place
 from blocks._fields import as_index
-from blocks._spec import LAYOUTS, Node, ParamSpec, Spec, ValueSpec, join, leaves, shapes
+from blocks._spec import (
+    DTYPES,
+    FLOATS,
+    LAYOUTS,
+    Kind,
+    Node,
+    ParamSpec,
+    Spec,
+    ValueSpec,
+    is_float,
+    join,
+    leaves,
+    map_value,
+    shapes,
+)
 from blocks.combine import Shared
 from blocks.initializers import Array
-
-DTYPES = ("float32", "float64")
 
 
 def infer(
@@ -26,15 +39,19 @@ def infer(
     *,
     layout: str = "channels_last",
     dtype: str = "float32",
+    param_dtype: str | None = None,
 ) -> Node:
     """Work out every size of a network, forward from its input.
 
     Args:
         block: the network.
         input_shape: sizes without the batch axis; None for an axis of any length; a tuple of
-            shapes for a network that takes a tuple.
+            shapes for a network that takes a tuple. An input that goes straight into a block of
+            integers or booleans (an Embedding, a mask) is one; else write `Spec(shape, "int32")`.
         layout: which axis spatial blocks treat as channels, "channels_last" or "channels_first".
-        dtype: of parameters and values, "float32" or "float64".
+        dtype: of values, "float32", "float64", "float16" or "bfloat16".
+        param_dtype: of parameters, the same if left out. "float32" with a dtype of half the width
+            is mixed precision.
 
     Raises:
         ShapeError: if blocks do not fit together, with the path and a repair.
@@ -46,11 +63,34 @@ def infer(
     if not isinstance(block, Block):
         raise FieldError(f"infer needs a block, got {block!r}.")
     check_word("layout", layout, LAYOUTS)
-    check_word("dtype", dtype, DTYPES)
-    return Inference(dtype).run(block, input_spec(input_shape, dtype, layout))
+    check_word("dtype", dtype, FLOATS)
+    param_dtype = dtype if param_dtype is None else param_dtype
+    check_word("param_dtype", param_dtype, sorted({dtype, "float32"}) if half(dtype) else [dtype])
+    x = input_spec(input_shape, dtype, layout)
+    while True:
+        try:
+            return Inference(dtype, param_dtype, x).run(block, x)
+        except Wanted as found:
+            x = found.applied(x)
 
 
-def check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
+def half(dtype: str) -> bool:
+    """Whether a dtype has 16 bits."""
+    return dtype.endswith("16")
+
+
+class Wanted(Exception):
+    """An input of the network must hold other numbers than floats."""
+
+    def __init__(self, spec: Spec, made: Spec):
+        self.spec, self.made = spec, made
+
+    def applied(self, x: ValueSpec) -> ValueSpec:
+        """The input of the network with that tensor changed."""
+        return map_value(lambda spec: self.made if spec is self.spec else spec, x)
+
+
+def check_word(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         words = ", ".join(map(repr, known))
         raise FieldError(
@@ -59,12 +99,16 @@ def check_word(name: str, value: Any, known: tuple[str, ...]) -> None:
 
 
 def input_spec(shape: Any, dtype: str, layout: str) -> ValueSpec:
-    """A spec from a shape as users write it."""
+    """A spec from a shape as users write it, or from a spec."""
+    if isinstance(shape, Spec):
+        check_word("dtype of an input", shape.dtype, DTYPES)
+        own = dtype if is_float(shape) else shape.dtype
+        return replace(input_spec(shape.shape, own, layout), below=shape.below)
     if not isinstance(shape, (tuple, list)):
         number = as_index(shape)
         hint = f" Write ({number},)." if number is not None else ""
         raise FieldError(f"input_shape must be a tuple of sizes, got {shape!r}.{hint}")
-    if len(shape) > 1 and all(isinstance(s, (tuple, list)) for s in shape):
+    if len(shape) > 1 and all(isinstance(s, (tuple, list, Spec)) for s in shape):
         return tuple(input_spec(s, dtype, layout) for s in shape)
     sizes = tuple(None if s is None else as_index(s) for s in shape)
     if any(s is not None and (n is None or n < 1) for s, n in zip(shape, sizes, strict=True)):
@@ -90,14 +134,16 @@ class Frame:
         names = self.name, self.path, self.home
         blocks = self.block, self.form
         children = tuple(self.children)
-        return Node(*names, *blocks, self.x, out, children=children, shared=self.shared, **facts)
+        facts |= {"children": children, "shared": self.shared}
+        return Node(*names, *blocks, self.x, out, **facts)
 
 
 class Inference:
     """One run of `infer`."""
 
-    def __init__(self, dtype: str):
-        self.dtype = dtype
+    def __init__(self, dtype: str, param_dtype: str, x: ValueSpec):
+        self.dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+        self.inputs = leaves(x)
         self.shared: dict[str, tuple[str, Block]] = {}  # name -> path and block of the first use
         self.specs: dict[str, ParamSpec] = {}  # canonical path -> spec
         self.origins: dict[int, Node] = {}  # id of a spec -> the node that made it
@@ -117,7 +163,8 @@ class Inference:
                     sent = None
                     continue
             except StopIteration as stop:
-                node = frame.node(stop.value, resolved=frame.form.resolve(stop.value))
+                resolved = frame.form.resolve(stop.value)
+                node = frame.node(stop.value, resolved=resolved, **self.dtypes)
             except ShapeError as error:
                 raise self.explain(error, stack[-1]) from None
             self.note_origin(node)
@@ -147,7 +194,9 @@ class Inference:
         if isinstance(frame.x, tuple) and not leaf.takes_tuple:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
         out = leaf.out_spec(frame.x)
-        params = {k: replace(p, dtype=self.dtype) for k, p in leaf.param_specs(frame.x).items()}
+        map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
+        dtype = self.dtypes["param_dtype"]
+        params = {k: replace(p, dtype=dtype) for k, p in leaf.param_specs(frame.x).items()}
         for name, spec in params.items():
             if isinstance(spec.init, Array) and spec.init.shape != spec.shape:
                 raise ShapeError(
@@ -155,7 +204,21 @@ class Inference:
                     fix="Canonical kernels are (in, out) and (*window, in, out).",
                 )
         self.tie(frame, params)
-        return frame.node(out, params=params, resolved=leaf.resolve(frame.x))
+        return frame.node(out, params=params, resolved=leaf.resolve(frame.x), **self.dtypes)
+
+    def check_kind(self, kind: Kind, spec: Spec) -> None:
+        """Refuse a tensor of other numbers than the block takes; an input may still become one."""
+        if kind.takes(spec):
+            return
+        made = kind.made(spec)
+        if made != spec and any(spec is one for one in self.inputs):
+            raise Wanted(spec, made)
+        raise ShapeError(
+            f"takes {kind}, got {spec.dtype} of {shapes(spec)}",
+            fix=""
+            if kind.name == "float"
+            else f"Write Spec({spec.shape}, {made.dtype!r}) for the network's input.",
+        )
 
     def note_origin(self, node: Node) -> None:
         """Remember who made a value; a block that hands its input on made nothing."""

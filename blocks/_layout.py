@@ -196,8 +196,10 @@ class Layout:
         name = f"permute_{index}"
         while name in (child.name for child in node.children):
             name += "_"
-        at, home = join(node.path, name), join(node.home, name)
-        return [Node(name, at, home, block, block, x.in_layout(start), x.in_layout(end))]
+        names = name, join(node.path, name), join(node.home, name)
+        specs = x.in_layout(start), x.in_layout(end)
+        dtypes = {"dtype": node.dtype, "param_dtype": node.param_dtype}
+        return [Node(*names, block, block, *specs, **dtypes)]  # type: ignore[arg-type]
 
     def physical(self, node: Node, source: Node, ports: Ports, children: list[Node]) -> Node:
         """The node with specs, and the axis of a merge, as the backend's arrays have them."""

@@ -18,9 +18,18 @@ import numpy as np
 from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, ShapeError
-from blocks._infer import infer
+from blocks._infer import half, infer
 from blocks._params import Params, check_params, init
-from blocks._spec import Node, ValueSpec, leaves, map_value, shapes
+from blocks._spec import (
+    Node,
+    ValueSpec,
+    array_dtype,
+    is_float,
+    leaves,
+    map_value,
+    shapes,
+    with_floats,
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,10 @@ def params_of(model: Any, *, node: Node | None = None) -> Params:
     {'kernel': (2, 3), 'bias': (3,)}
     """
     known = origin(model, node)
-    return {b.path: b.to_canonical(known.backend.read(inner(model), b)) for b in known.bindings}
+    return {
+        b.path: narrowed(b.to_canonical(known.backend.read(inner(model), b)), b.spec.dtype)
+        for b in known.bindings
+    }
 
 
 def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
@@ -176,8 +188,13 @@ def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = Non
     """
     known = origin(model, node)
     inputs, _ = batch(known.node, x)
-    outputs = known.backend.forward(model, inputs, training)
-    return map_value(lambda y: owned(y, inputs), outputs)
+    outputs = known.backend.forward(known.node, model, inputs, training)
+    return map_value(lambda y: owned(narrowed(y, known.node.dtype), inputs), outputs)
+
+
+def narrowed(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A result of a network of 16 bits, parts of which a framework computes in 32."""
+    return array.astype(array_dtype(dtype)) if half(dtype) and is_float(array) else array
 
 
 def owned(y: np.ndarray, inputs: Any) -> np.ndarray:
@@ -196,16 +213,22 @@ def gradients(
         cotangent: an array of the output's shape, or a tuple of arrays.
 
     Returns:
-        {"input": ..., "0/kernel": ..., ...} in canonical form.
+        {"input": ..., "0/kernel": ..., ...} in canonical form; 0 for an input of integers.
     """
     known = origin(model, node)
     inputs, concrete = batch(known.node, x)
     size = len(leaves(inputs)[0])
     weight = fitted(cotangent, concrete.out_spec, "the cotangent", size)
-    dx, native = known.backend.gradients(inner(model), inputs, weight, training, known.bindings)
-    canonical = {b.path: b.to_canonical(native[b.path]) for b in known.bindings if b.spec.trainable}
-    dx = map_value(lambda g: owned(g, (*leaves(inputs), *leaves(weight))), dx)
-    return {"input": dx, **canonical}
+    values = inner(model), inputs, weight
+    dx, native = known.backend.gradients(known.node, *values, training, known.bindings)
+    canonical = {
+        b.path: narrowed(b.to_canonical(native[b.path]), b.spec.dtype)
+        for b in known.bindings
+        if b.spec.trainable
+    }
+    dx = [owned(narrowed(g, known.node.dtype), (*leaves(inputs), *leaves(weight))) for g in dx]
+    still = map_value(lambda a: a if is_float(a) else np.zeros_like(a), inputs)
+    return {"input": with_floats(still, dx), **canonical}
 
 
 def batch(node: Node, x: Any) -> tuple[Any, Node]:
@@ -217,9 +240,14 @@ def batch(node: Node, x: Any) -> tuple[Any, Node]:
     inputs = fitted(x, node.in_spec, "the network", None)
     if all(None not in spec.shape for spec in leaves(node.in_spec)):
         return inputs, node
-    sizes = map_value(lambda array: array.shape[1:], inputs)
-    layout = leaves(node.in_spec)[0].layout
-    return inputs, infer(node.block, sizes, layout=layout, dtype=node.dtype)
+    sized = map_value(lambda array, spec: spec.with_shape(array.shape[1:]), inputs, node.in_spec)
+    return inputs, again(node, sized)
+
+
+def again(node: Node, x: ValueSpec, **options: Any) -> Node:
+    """The same network inferred again, at another input or with other options."""
+    same = {"layout": leaves(x)[0].layout, "dtype": node.dtype, "param_dtype": node.param_dtype}
+    return infer(node.block, x, **(same | options))
 
 
 def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
@@ -233,18 +261,33 @@ def fitted(value: Any, spec: ValueSpec, what: str, size: int | None) -> Any:
 
     def fit(spec: Any, value: Any) -> np.ndarray:
         array = as_array(value, what)
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "iub" and not is_float(array):
             raise FieldError(f"{what} takes numbers, got dtype {array.dtype}.")
         sizes = zip(spec.shape, array.shape[1:], strict=False)
         if array.ndim != spec.rank + 1 or any(n not in (None, m) for n, m in sizes):
             raise ShapeError(batch_fact(spec, array.shape, what))
-        return array.astype(spec.dtype, copy=False)
+        check_numbers(array, spec, what)
+        return array.astype(array_dtype(spec.dtype), copy=False)
 
     arrays = map_value(fit, spec, value)
     sizes = {len(a) for a in leaves(arrays)} | ({size} if size is not None else set())
     if len(sizes) > 1:
         raise ShapeError(f"{what} needs one batch size, got {sorted(sizes)}.")
     return arrays
+
+
+def check_numbers(array: np.ndarray, spec: Any, what: str) -> None:
+    """Refuse floats as integers, integers out of bounds, and others than 0 and 1 as booleans."""
+    if is_float(spec) or not array.size:
+        return
+    if is_float(array):
+        words = "booleans" if spec.dtype == "bool" else "integers"
+        raise FieldError(f"{what} takes {words}, got dtype {array.dtype}.")
+    below = 2 if spec.dtype == "bool" else spec.below
+    if below is not None and not 0 <= array.min() <= array.max() < below:
+        raise FieldError(
+            f"{what} takes integers from 0 to {below - 1}, got {array.min()} to {array.max()}."
+        )
 
 
 def as_array(value: Any, what: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from blocks._errors import ParamError, did_you_mean
-from blocks._spec import Node
+from blocks._spec import Node, array_dtype, is_float
 from blocks.initializers import draw
 
 Params: TypeAlias = dict[str, np.ndarray]
@@ -29,7 +29,7 @@ def init(node: Node, seed: int = 0) -> Params:
     {'kernel': (3, 4), 'bias': (4,)}
     """
     return {
-        path: draw(spec.init, generator(seed, path), spec.shape).astype(spec.dtype)
+        path: draw(spec.init, generator(seed, path), spec.shape).astype(array_dtype(spec.dtype))
         for path, spec in node.param_specs().items()
     }
 
@@ -60,12 +60,12 @@ def check_params(node: Node, params: Mapping[str, Any]) -> Params:
             wrong.append(f"{path}: missing, expected {spec.shape}.")
             continue
         array = np.asarray(params[path])
-        if array.dtype.kind not in "fiu":
+        if array.dtype.kind not in "iu" and not is_float(array):
             wrong.append(f"{path}: expected numbers, got dtype {array.dtype}.")
         elif array.shape != spec.shape:
             wrong.append(f"{path}: expected {spec.shape}, got {array.shape}.{hint(array, spec)}")
         else:
-            arrays[path] = array.astype(spec.dtype)
+            arrays[path] = array.astype(array_dtype(spec.dtype))
     known = [path for path in specs if path not in params] or list(specs)
     wrong += [
         f"{path}: unknown.{did_you_mean(path, known)}" for path in params if path not in specs

@@ -18,10 +18,10 @@ import numpy as np
 from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
-from blocks._infer import infer
-from blocks._models import apply, as_node, gradients, lower, params_of
+from blocks._infer import half
+from blocks._models import again, apply, as_node, gradients, lower, params_of
 from blocks._params import Params, count, init
-from blocks._spec import Node, Spec, leaves, map_value
+from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value, with_floats
 from blocks._train import SGD, fit
 from blocks.regularisation import Dropout
 
@@ -30,6 +30,8 @@ from blocks.regularisation import Dropout
 TOLERANCES = {
     "float64": {"outputs": 1e-12, "gradients": 1e-11, "state": 1e-12, "curve": 1e-10},
     "float32": {"outputs": 2e-6, "gradients": 2e-5, "state": 2e-6, "curve": 2e-5},
+    "float16": {"outputs": 5e-3, "gradients": 2e-2, "state": 5e-3, "curve": 2e-2},
+    "bfloat16": {"outputs": 4e-2, "gradients": 1.6e-1, "state": 4e-2, "curve": 1.6e-1},
 }
 
 
@@ -162,13 +164,13 @@ def parity(
         raise FieldError("parity needs at least one backend, got none.")
     draw = Draw(node, params, batch_size, steps)
     reports, control = draw.compare(names, seed)
-    for again in range(1, 1 + REDRAWS):
+    for redraw in range(1, 1 + REDRAWS):
         doubtful = [r.backend for r in reports.values() if not r and not r.facts]
         if node.dtype == "float64" or not doubtful:
             break
-        for name, report in draw.compare(doubtful, seed + again)[0].items():
+        for name, report in draw.compare(doubtful, seed + redraw)[0].items():
             if report:
-                reports[name] = replace(report, notes=(*report.notes, TIPPED.format(again)))
+                reports[name] = replace(report, notes=(*report.notes, TIPPED.format(redraw)))
     notes = () if deterministic(node) else ("Dropout draws its own masks: training is left out.",)
     return Report(node, node.dtype, tuple(reports.values()), control, notes)
 
@@ -220,13 +222,20 @@ class Inputs:
 
         def normal(spec: Spec) -> np.ndarray:
             sizes = (batch_size, *(5 if n is None else n for n in spec.shape))
-            return (rng.normal(size=sizes) * np.exp(rng.normal(size=sizes))).astype(np.float32)
+            if not is_float(spec):
+                return rng.integers(0, spec.below or 2, sizes).astype(spec.dtype)
+            return narrow(rng.normal(size=sizes) * np.exp(rng.normal(size=sizes)), spec.dtype)
 
         x = map_value(normal, node.in_spec)
         lengths = lower(doubled(node), "numpy")
         y = apply(lengths, x)
-        like = lambda a: rng.normal(size=a.shape).astype(np.float32)  # noqa: E731
+        like = lambda a: narrow(rng.normal(size=a.shape), node.dtype)  # noqa: E731
         return cls(x, map_value(like, y), map_value(like, y), start or {})
+
+
+def narrow(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers rounded so that they are exact in every dtype that is compared."""
+    return array.astype(array_dtype(dtype if half(dtype) else "float32"))
 
 
 @dataclass(frozen=True)
@@ -240,9 +249,7 @@ class Measured:
 
 def doubled(node: Node) -> Node:
     """The same network in float64."""
-    shape = map_value(lambda s: s.shape, node.in_spec)
-    layout = leaves(node.in_spec)[0].layout
-    return infer(node.block, shape, layout=layout, dtype="float64")
+    return again(node, node.in_spec, dtype="float64", param_dtype="float64")
 
 
 def random_params(node: Node, seed: int) -> Params:
@@ -252,7 +259,7 @@ def random_params(node: Node, seed: int) -> Params:
     for path, array in params.items():
         moved = array + 0.1 * rng.normal(size=array.shape)
         positive = path.rpartition("/")[2] == "var"
-        params[path] = (np.abs(moved) if positive else moved).astype(np.float32)
+        params[path] = narrow(np.abs(moved) if positive else moved, node.param_dtype)
     return params
 
 
@@ -300,7 +307,9 @@ def one_percent(reference: Measured, params: Params, inputs: Inputs) -> tuple[Pa
     grads = reference.values["gradients"]
     felt = {p: magnitude(a * grads[p]) for p, a in params.items() if p in grads}
     if not felt:
-        return params, replace(inputs, x=map_value(lambda a: a * np.float32(1.01), inputs.x))
+        return params, replace(
+            inputs, x=with_floats(inputs.x, [1.01 * a for a in floats(inputs.x)])
+        )
     path = max(felt, key=felt.__getitem__)
     return params | {path: params[path] * 1.01}, inputs
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:
     from blocks._block import Block
@@ -15,13 +17,16 @@ Size: TypeAlias = int | None
 Shape: TypeAlias = tuple[Size, ...]
 
 LAYOUTS = ("channels_last", "channels_first")
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+DTYPES = (*FLOATS, "int32", "bool")
 
 
 @dataclass(frozen=True)
 class Spec:
     """Shape (without the batch axis), dtype and layout of one tensor.
 
-    The layout says which axis spatial blocks treat as channels: the last, or the first.
+    The layout says which axis spatial blocks treat as channels: the last, or the first. The dtype
+    is that of the network, or "int32" or "bool"; `below` bounds integers: 0 <= number < below.
 
     >>> x = Spec((8, 6, 3))
     >>> x.channels, x.spatial
@@ -33,6 +38,7 @@ class Spec:
     shape: Shape
     dtype: str = "float32"
     layout: str = "channels_last"
+    below: int | None = None
 
     @property
     def rank(self) -> int:
@@ -69,6 +75,33 @@ class Spec:
     def in_layout(self, layout: str) -> Spec:
         """The same tensor with its channel axis where `layout` wants it."""
         return replace(self, layout=layout).with_channels(self.channels, self.spatial)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The numbers that a block takes: "float", "int", "bool" or "any"; integers below a bound."""
+
+    name: str
+    below: int | None = None
+
+    def takes(self, spec: Spec) -> bool:
+        if self.name == "any":
+            return True
+        if self.name == "float":
+            return is_float(spec)
+        if self.name == "bool":
+            return spec.dtype == "bool"
+        return spec.dtype == "int32" and (spec.below or math.inf) <= (self.below or math.inf)
+
+    def made(self, spec: Spec) -> Spec:
+        """The input of a network as this kind; itself if it is of another already."""
+        if is_float(spec):
+            return replace(spec, dtype={"int": "int32"}.get(self.name, self.name), below=self.below)
+        both = spec.dtype == "int32" and self.name == "int"
+        return replace(spec, below=self.below) if both else spec
+
+    def __str__(self) -> str:
+        return {"float": "floats", "int": "integers", "bool": "booleans"}[self.name]
 
 
 # A value is a tensor or a tuple of tensors.
@@ -109,6 +142,8 @@ class Node:
         resolved: what the block worked out from its input, such as padding as pairs.
         children: the nodes inside.
         shared: the name that a `Shared` block gave it, or "".
+        dtype: of the values that are computed.
+        param_dtype: of the parameters: the same, or float32 for mixed precision.
     """
 
     name: str
@@ -122,11 +157,8 @@ class Node:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     children: tuple[Node, ...] = ()
     shared: str = ""
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of parameters and values."""
-        return leaves(self.in_spec)[0].dtype
+    dtype: str = "float32"
+    param_dtype: str = "float32"
 
     def walk(self) -> Iterator[Node]:
         """All nodes, parents before children, in the order of the program."""
@@ -166,6 +198,29 @@ def leaves(value: Any) -> tuple[Any, ...]:
     if isinstance(value, tuple):
         return tuple(leaf for v in value for leaf in leaves(v))
     return (value,)
+
+
+def is_float(tensor: Any) -> bool:
+    """Whether a spec, an array or a framework's tensor holds floats, of any width."""
+    return "float" in str(tensor.dtype)
+
+
+def floats(value: Any) -> list[Any]:
+    """The tensors of a value that hold floats: only they have gradients."""
+    return [leaf for leaf in leaves(value) if is_float(leaf)]
+
+
+def with_floats(value: Any, new: Iterable[Any]) -> Any:
+    """The value with other tensors in the place of its floats."""
+    others = iter(new)
+    return map_value(lambda leaf: next(others) if is_float(leaf) else leaf, value)
+
+
+def array_dtype(name: str) -> np.dtype:
+    """NumPy's dtype of that name; bfloat16 is one by ml_dtypes."""
+    if name == "bfloat16":
+        import ml_dtypes  # noqa: F401  (importing it tells NumPy)
+    return np.dtype(name)
 
 
 def map_value(function: Any, value: Any, *others: Any) -> Any:

@@ -15,7 +15,7 @@ from blocks._errors import FieldError, ParamError, ShapeError
 from blocks._fields import as_index
 from blocks._infer import check_word
 from blocks._models import apply, as_array, batch, origin
-from blocks._spec import Node, leaves, map_value
+from blocks._spec import Node, array_dtype, is_float, leaves, map_value
 
 LOSSES = ("cross_entropy", "mse")
 
@@ -108,7 +108,7 @@ def fit(
         raise ShapeError(
             f"fit needs one target for each input, got {len(leaves(x)[0])} and {len(y)}."
         )
-    step = known.backend.trainer(model, loss, optimizer)
+    step = known.backend.trainer(known.node, model, loss, optimizer)
     losses: list[float] = []
     start = time.perf_counter()
     for rows in batches(len(y), batch_size, epochs, seed):
@@ -132,11 +132,12 @@ def targets(node: Node, y: Any, loss: str) -> np.ndarray:
     if isinstance(out, tuple):
         raise ShapeError(f"fit needs one output, but the network has {len(out)}.")
     if loss == "mse":
-        if array.shape[1:] != out.shape or array.dtype.kind not in "fiub":
+        numbers = is_float(array) or array.dtype.kind in "iub"
+        if array.shape[1:] != out.shape or not numbers:
             raise ShapeError(
                 f"mse needs targets {('batch', *out.shape)}, got {array.dtype} of {array.shape}."
             )
-        return array.astype(out.dtype)
+        return array.astype(array_dtype(out.dtype))
     if array.ndim != 1 or array.dtype.kind not in "iu" or out.rank != 1:
         raise ShapeError(
             f"cross_entropy needs one integer label for each output {('batch', *out.shape)}, "

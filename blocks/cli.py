@@ -13,8 +13,8 @@ from rich.console import Console
 
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, did_you_mean
-from blocks._infer import DTYPES, infer
-from blocks._spec import LAYOUTS, Node
+from blocks._infer import infer
+from blocks._spec import FLOATS, LAYOUTS, Node
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def network_command(commands: Any, name: str, help: str) -> Any:
         "--input", required=True, metavar="SIZES", help="such as 8,8,1; ? for any length"
     )
     command.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0])
-    command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0])
+    command.add_argument("--dtype", choices=FLOATS, default=FLOATS[0])
     return command
 
 

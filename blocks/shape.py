@@ -25,6 +25,8 @@ class Flatten(Leaf):
     (90,)
     """
 
+    numbers = "any"
+
     def out_spec(self, x: Spec) -> Spec:
         size = None if None in x.shape else math.prod(x.shape)  # type: ignore[arg-type]
         return x.with_shape((size,))
@@ -43,6 +45,8 @@ class Permute(Leaf):
     >>> bl.infer(bl.Permute((2, 0, 1)), (5, 6, 3)).out_spec.shape
     (3, 5, 6)
     """
+
+    numbers = "any"
 
     axes: tuple[int, ...] = fields.integers(low=0)
 
@@ -71,6 +75,8 @@ class Reshape(Leaf):
     >>> bl.infer(bl.Reshape((3, -1)), (6, 4)).out_spec.shape
     (3, 8)
     """
+
+    numbers = "any"
 
     shape: tuple[int, ...] = fields.integers(low=-1)
 
@@ -155,6 +161,8 @@ class Crop(Leaf):
     >>> bl.infer(bl.Crop(((1, 1), (0, 2))), (5, 6)).out_spec.shape
     (3, 4)
     """
+
+    numbers = "any"
 
     crops: tuple[tuple[int, int], ...] = pair_per_axis()
 

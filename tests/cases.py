@@ -282,6 +282,12 @@ CASES = [
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
+    case("Select", bl.Select(1), ((5,), (3, 2), (4, 6)), index=[0, -1]),
+    case(
+        "Select in branches",
+        bl.Residual(bl.Sequential(bl.Select(0), bl.Conv(3, (2, 3), padding="same")), bl.Select(-1)),
+        ((5, 6, 2), (5, 6, 3)),
+    ),
     # combine
     case(
         "Sequential",

@@ -18,7 +18,7 @@ from backends._expression import Let, Name, call
 from backends._rules import Binding, Program
 from backends.flax import modules
 from backends.flax._common import rule
-from blocks._spec import Node, leaves, map_value
+from blocks._spec import Node, floats, map_value, with_floats
 from blocks._train import SGD
 
 
@@ -85,23 +85,29 @@ class FlaxBackend(Backend):
         trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in kinds)
         return sum(a.size for a in trainable), sum(a.size for a in state)
 
-    def forward(self, model: Any, x: Any, training: bool) -> Any:
-        with precision(leaves(x)[0].dtype):
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
+        with precision(node.dtype):
             return map_value(np.asarray, run(in_mode(model, training), map_value(jnp.asarray, x)))
 
     def gradients(
-        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
-    ) -> tuple[Any, dict[str, np.ndarray]]:
-        with precision(leaves(x)[0].dtype):
+        self,
+        node: Node,
+        model: Any,
+        x: Any,
+        cotangent: Any,
+        training: bool,
+        bindings: Iterable[Binding],
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        with precision(node.dtype):
             viewed = in_mode(model, training)
             arrays = map_value(jnp.asarray, x), map_value(jnp.asarray, cotangent)
             weights, dx = run_backward(viewed, *arrays)
-            return map_value(np.asarray, dx), {
+            return list(map(np.asarray, dx)), {
                 b.path: self.read(weights, b) for b in bindings if b.spec.trainable
             }
 
     def trainer(
-        self, model: Any, loss: str, optimizer: SGD
+        self, node: Node, model: Any, loss: str, optimizer: SGD
     ) -> Callable[[np.ndarray, np.ndarray], float]:
         compute = LOSSES[loss]
         rule = optax.sgd(
@@ -112,22 +118,22 @@ class FlaxBackend(Backend):
 
         @nnx.jit
         def train(model: Any, native: Any, x: Any, y: Any) -> Any:
-            value, grads = nnx.value_and_grad(lambda m: compute(m(x), y))(model)
+            value, grads = nnx.value_and_grad(lambda m: compute(call_model(m, x), y))(model)
             native.update(model, grads)
             return value
 
         native = nnx.Optimizer(model, rule, wrt=nnx.Param)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
-            with precision(x.dtype):
+            with precision(node.dtype):
                 return float(train(in_mode(model, True), native, x, y))
 
         return step
 
 
-def precision(dtype: Any) -> Any:
+def precision(dtype: str) -> Any:
     """JAX drops float64 unless told otherwise; this tells it so for one call only."""
-    return jax.enable_x64(True) if np.dtype(dtype) == np.float64 else nullcontext()
+    return jax.enable_x64(True) if dtype == "float64" else nullcontext()
 
 
 def in_mode(model: Any, training: bool) -> Any:
@@ -148,16 +154,17 @@ def call_model(model: Any, x: Any) -> Any:
 
 @nnx.jit
 def run_backward(model: Any, x: Any, cotangent: Any) -> Any:
-    """A model that holds the gradients of its parameters, and the gradient of the input."""
+    """A model that holds the gradients of its parameters, and those of the input's floats."""
     graph, weights, rest = nnx.split(model, nnx.Param, ...)
 
-    def output(weights: Any, x: Any) -> Any:
+    def output(weights: Any, numbers: Any) -> Any:
         inner = nnx.merge(graph, weights, rest, copy=True)
-        return call_model(inner, x), nnx.split(inner, nnx.Param, ...)[2]
+        y = call_model(inner, with_floats(x, numbers))
+        return y, nnx.split(inner, nnx.Param, ...)[2]
 
-    _, back, rest = jax.vjp(output, weights, x, has_aux=True)
+    y, back, rest = jax.vjp(output, weights, floats(x), has_aux=True)
     nnx.update(model, rest)
-    dweights, dx = back(cotangent)
+    dweights, dx = back(map_value(lambda seed, like: seed.astype(like.dtype), cotangent, y))
     return nnx.merge(graph, dweights, rest), dx
 
 

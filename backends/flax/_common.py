@@ -13,9 +13,11 @@ rule = Rules("flax")
 
 def layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
     """A layer with parameters: their dtype, and the random numbers for their first values."""
-    dtype = Name(f"jnp.{node.in_spec.dtype}")
-    param_dtype = optional(dtype, Name("jnp.float32"))
-    return call(function, *args, **kwargs, param_dtype=param_dtype, rngs=Name("rngs"))
+    param_dtype = optional(Name(f"jnp.{node.param_dtype}"), Name("jnp.float32"))
+    mixed = node.dtype != node.param_dtype
+    dtype = optional(Name(f"jnp.{node.dtype}") if mixed else None, None)
+    kwargs |= {"dtype": dtype, "param_dtype": param_dtype}
+    return call(function, *args, **kwargs, rngs=Name("rngs"))
 
 
 def partial(function: str, **kwargs: Any) -> Any:

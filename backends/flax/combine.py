@@ -19,7 +19,7 @@ def sequential(node: Node, children: dict[str, Any]) -> Any:
 @rule(Residual)
 def residual(node: Node, children: dict[str, Any]) -> Any:
     shortcut = optional(children.get("shortcut"), None)
-    if node.form.merge == "add":
+    if node.form.merge == "add" and not isinstance(node.in_spec, tuple):
         return call("Residual", children["body"], shortcut=shortcut)
     return call("MergedResidual", children["body"], shortcut=shortcut, **merge(node))
 

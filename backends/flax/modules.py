@@ -20,6 +20,11 @@ def identity(*x):
     return x if len(x) > 1 else x[0]
 
 
+def select(*x, index):
+    """One member of a tuple."""
+    return x[index]
+
+
 def leaky_relu(x, slope):
     """nnx.leaky_relu with the slope, not 1, as its gradient at 0."""
     return jnp.where(x > 0, x, slope * x)
@@ -103,16 +108,16 @@ def merged(outputs, merge, axis):
 
 
 class MergedResidual(Residual):
-    """The input, or its shortcut, merged with the body in another way than by adding."""
+    """The input, or its shortcut, merged with the body in any way; x may be a tuple."""
 
     def __init__(self, body, shortcut=None, *, merge, axis=-1):
         super().__init__(body, shortcut)
         self.merge = merge
         self.axis = axis
 
-    def __call__(self, x):
-        around = x if self.shortcut is None else self.shortcut(x)
-        return merged([around, self.body(x)], self.merge, self.axis)
+    def __call__(self, *x):
+        around = x[0] if self.shortcut is None else self.shortcut(*x)
+        return merged([around, self.body(*x)], self.merge, self.axis)
 
 
 class Parallel(nnx.Module):

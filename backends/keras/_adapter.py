@@ -21,7 +21,7 @@ from backends.keras._common import (
 )
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
-from blocks._spec import leaves, map_value
+from blocks._spec import Node, map_value
 from blocks._stack import run
 from blocks._train import SGD
 
@@ -49,8 +49,7 @@ class KerasBackend(Backend):
         return tracer.statements, out
 
     def build(self, program: Program, seed: int) -> Any:
-        dtype = program.node.dtype
-        with self.engine.precision(dtype), policy(dtype), seeded(seed):
+        with self.engine.precision(program.node.dtype), policy(program.node), seeded(seed):
             values = {"inputs": map_value(evaluated(self.namespace(seed)), inputs_of(program))}
             statements, out = self.statements(program)
             for statement in statements:
@@ -58,8 +57,8 @@ class KerasBackend(Backend):
             return keras.Model(values["inputs"], values[out])
 
     def body(self, program: Program) -> str:
-        dtype = program.node.dtype
-        lines = [] if dtype == "float32" else [f"keras.config.set_dtype_policy({literal(dtype)})"]
+        name = policy_name(program.node)
+        lines = [] if name == "float32" else [f"keras.config.set_dtype_policy({literal(name)})"]
         lines.append(render(inputs_of(program), prefix="inputs = "))
         statements, out = self.statements(program)
         lines += [statement.code() for statement in statements]
@@ -81,28 +80,34 @@ class KerasBackend(Backend):
         trainable, state = model.trainable_weights, model.non_trainable_weights
         return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in state)
 
-    def forward(self, model: Any, x: Any, training: bool) -> Any:
-        with self.engine.precision(leaves(x)[0].dtype):
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
+        with self.engine.precision(node.dtype):
             y = model(map_value(tensor, x), training=training)
             return map_value(keras.ops.convert_to_numpy, y)
 
     def gradients(
-        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
-    ) -> tuple[Any, dict[str, np.ndarray]]:
+        self,
+        node: Node,
+        model: Any,
+        x: Any,
+        cotangent: Any,
+        training: bool,
+        bindings: Iterable[Binding],
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         variables = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
-        with self.engine.precision(leaves(x)[0].dtype):
+        with self.engine.precision(node.dtype):
             tensors = map_value(tensor, x), map_value(tensor, cotangent)
             wanted = list(variables.values())
             dx, dweights = self.engine.gradients(model, *tensors, training, wanted)
-            inputs = iter(map(keras.ops.convert_to_numpy, dx))
             arrays = map(keras.ops.convert_to_numpy, dweights)
-            return map_value(lambda _: next(inputs), x), dict(zip(variables, arrays, strict=True))
+            inputs = list(map(keras.ops.convert_to_numpy, dx))
+            return inputs, dict(zip(variables, arrays, strict=True))
 
     def trainer(
-        self, model: Any, loss: str, optimizer: SGD
+        self, node: Node, model: Any, loss: str, optimizer: SGD
     ) -> Callable[[np.ndarray, np.ndarray], float]:
-        dtype = model.dtype
-        with self.engine.precision(dtype), policy(dtype):
+        dtype = node.dtype
+        with self.engine.precision(dtype), policy(node):
             native = keras.optimizers.SGD(
                 optimizer.learning_rate,
                 # TensorFlow would round a Python float to float32
@@ -112,7 +117,7 @@ class KerasBackend(Backend):
             model.compile(optimizer=native, loss=LOSSES[loss](dtype=dtype))
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
-            with self.engine.precision(dtype), policy(dtype):
+            with self.engine.precision(dtype), policy(node):
                 return float(model.train_on_batch(x, y))
 
         return step
@@ -142,12 +147,17 @@ def tensor(array: np.ndarray) -> Any:
     return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
 
 
+def policy_name(node: Node) -> str:
+    """Keras's name for the dtypes of a network."""
+    return node.dtype if node.dtype == node.param_dtype else f"mixed_{node.dtype}"
+
+
 @contextmanager
-def policy(dtype: str) -> Iterator[None]:
-    """Make layers and metrics of that dtype, then restore what was set."""
+def policy(node: Node) -> Iterator[None]:
+    """Make layers and metrics of the node's dtypes, then restore what was set."""
     before = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy(dtype)
-    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(policy_name(node))
+    keras.config.set_floatx(node.param_dtype)
     try:
         yield
     finally:

@@ -26,6 +26,13 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Item:
+    """One member of a tuple."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class Pipe:
     """Steps one after the other."""
 

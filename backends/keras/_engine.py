@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from blocks._spec import leaves, map_value
+from blocks._spec import floats, leaves, map_value, with_floats
 
 
 class TensorFlow:
@@ -19,13 +19,16 @@ class TensorFlow:
     ) -> tuple[Any, list[Any]]:
         import tensorflow as tf
 
-        inputs = leaves(x)
+        inputs = floats(x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
             tape.watch([v.value for v in variables])
             y = model(x, training=training)
         wanted = [*inputs, *(v.value for v in variables)]
-        grads = tape.gradient(leaves(y), wanted, leaves(cotangent), tf.UnconnectedGradients.ZERO)
+        seeds = [
+            tf.cast(c, like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)
+        ]
+        grads = tape.gradient(leaves(y), wanted, seeds, tf.UnconnectedGradients.ZERO)
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
@@ -40,11 +43,12 @@ class Torch:
     ) -> tuple[Any, list[Any]]:
         import torch
 
-        x = map_value(lambda a: a.detach().requires_grad_(), x)
-        y = model(x, training=training)
-        wanted = [*leaves(x), *(v.value for v in variables)]
-        grads = torch.autograd.grad(leaves(y), wanted, leaves(cotangent), materialize_grads=True)
-        return grads[: len(leaves(x))], grads[len(leaves(x)) :]
+        inputs = [a.detach().requires_grad_() for a in floats(x)]
+        y = model(with_floats(x, inputs), training=training)
+        wanted = [*inputs, *(v.value for v in variables)]
+        seeds = [c.to(like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)]
+        grads = torch.autograd.grad(leaves(y), wanted, seeds, materialize_grads=True)
+        return grads[: len(inputs)], grads[len(inputs) :]
 
 
 class Jax:
@@ -62,17 +66,18 @@ class Jax:
 
         state = [v.value for v in model.non_trainable_variables]
 
-        def output(weights: list[Any], x: Any) -> Any:
-            return model.stateless_call(weights, state, x, training=training)
+        def output(weights: list[Any], inputs: list[Any]) -> Any:
+            values = with_floats(x, inputs)
+            return model.stateless_call(weights, state, values, training=training)
 
         weights = [v.value for v in model.trainable_variables]
-        y, back, new = jax.vjp(output, weights, x, has_aux=True)
+        y, back, new = jax.vjp(output, weights, floats(x), has_aux=True)
         cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
         for variable, value in zip(model.non_trainable_variables, new, strict=True):
             variable.assign(value)
         dweights, dx = back(cotangent)
         by_variable = {id(v): g for v, g in zip(model.trainable_variables, dweights, strict=True)}
-        return leaves(dx), [by_variable[id(v)] for v in variables]
+        return dx, [by_variable[id(v)] for v in variables]
 
 
 ENGINES: dict[str, Any] = {"tensorflow": TensorFlow(), "torch": Torch(), "jax": Jax()}

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends._expression import Let, Name, evaluate, one_line, render
 from backends.keras._common import (
+    Item,
     Join,
     Op,
     Pipe,
@@ -29,6 +30,8 @@ class Statement:
                 return source
             case str(name):
                 return values[name](source)
+            case Item(index):
+                return source[index]
             case Op(native, spread):
                 options = evaluate(dict((*native.kwargs, *native.implied)), namespace)
                 inputs = source if spread else [source]
@@ -44,6 +47,8 @@ class Statement:
                 return target + one_line(source)
             case str(name):
                 return f"{target}{name}{brackets}"
+            case Item(index):
+                return f"{target}{one_line(source)}[{index}]"
             case Op(native, spread):
                 args = tuple(source) if spread else (source,)
                 return render(replace(native, args=args), prefix=target)
@@ -90,7 +95,7 @@ class Tracer:
                 return (yield self.join(step, x, target, shared))
             case Let(name, inner):
                 return (yield self.trace(inner, x, target, name))
-            case Op():
+            case Op() | Item():
                 return self.emit(target, step, x)
         return self.emit(target, self.shared_layer(step, shared) if shared else step, x)
 

@@ -11,6 +11,8 @@ from backends._backend import Backend
 from backends._rules import Binding
 from backends.numpy import modules
 from backends.numpy._common import rule
+from blocks._infer import half
+from blocks._spec import Node, array_dtype, is_float, leaves, map_value
 from blocks._train import SGD
 
 # Losses: the mean over the batch, and its gradient for the prediction.
@@ -59,7 +61,7 @@ class NumpyBackend(Backend):
 
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
         layer, arrays = self.find(model, binding)
-        arrays[binding.attribute] = array.astype(binding.spec.dtype)
+        arrays[binding.attribute] = widened(array.astype(array_dtype(binding.spec.dtype)))
         layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
 
     def sizes(self, model: Any) -> tuple[int, int]:
@@ -67,30 +69,36 @@ class NumpyBackend(Backend):
         state = (a for layer in model.layers() for a in layer.state.values())
         return trainable, sum(a.size for a in state)
 
-    def forward(self, model: Any, x: Any, training: bool) -> Any:
-        return model(x, training)
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
+        return model(map_value(widened, x), training)
 
     def gradients(
-        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
-    ) -> tuple[Any, dict[str, np.ndarray]]:
+        self,
+        node: Node,
+        model: Any,
+        x: Any,
+        cotangent: Any,
+        training: bool,
+        bindings: Iterable[Binding],
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         model.zero_grad()
-        model(x, training)
-        dx = model.backward(cotangent)
-        return dx, {
+        model(map_value(widened, x), training)
+        dx = model.backward(map_value(widened, cotangent))
+        return [g for g, a in zip(leaves(dx), leaves(x), strict=True) if is_float(a)], {
             b.path: self.find(model, b)[0].grads[b.attribute].copy()
             for b in bindings
             if b.spec.trainable
         }
 
     def trainer(
-        self, model: Any, loss: str, optimizer: SGD
+        self, node: Node, model: Any, loss: str, optimizer: SGD
     ) -> Callable[[np.ndarray, np.ndarray], float]:
         compute = LOSSES[loss]
         velocity = [np.zeros_like(value) for value, _ in model.param()]
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
             model.zero_grad()
-            value, gradient = compute(model(x, training=True), y)
+            value, gradient = compute(model(map_value(widened, x), training=True), y)
             model.backward(gradient)
             for (w, g), v in zip(model.param(), velocity, strict=True):
                 v *= optimizer.momentum
@@ -101,6 +109,11 @@ class NumpyBackend(Backend):
             return value
 
         return step
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Numbers of 16 bits in 32: the reference computes no narrower, and only rounds at the ends."""
+    return array.astype(np.float32) if half(str(array.dtype)) else array
 
 
 backend = NumpyBackend()

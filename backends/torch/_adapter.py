@@ -14,7 +14,7 @@ from backends._backend import Backend
 from backends._rules import Binding, Program
 from backends.torch import modules
 from backends.torch._common import rule
-from blocks._spec import leaves, map_value
+from blocks._spec import Node, array_dtype, floats, leaves, map_value
 from blocks._train import SGD
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
@@ -42,18 +42,22 @@ class TorchBackend(Backend):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = super().build(program, seed)
-        return model.to(getattr(torch, program.node.dtype))
+        return model.to(getattr(torch, program.node.param_dtype))
 
     def body(self, program: Program) -> str:
-        double = "\nmodel = model.double()" if program.node.dtype == "float64" else ""
-        return super().body(program) + double
+        node, text = program.node, super().body(program)
+        if node.param_dtype != "float32":
+            text += f"\nmodel = model.to(torch.{node.param_dtype})"
+        if node.dtype != node.param_dtype:
+            text += f"\n# run it inside torch.autocast('cpu', torch.{node.dtype})"
+        return text
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
-        return self.find(model, binding).detach().cpu().numpy().copy()
+        return to_numpy(self.find(model, binding)).copy()
 
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
         with torch.no_grad():
-            self.find(model, binding).copy_(torch.from_numpy(array))
+            self.find(model, binding).copy_(from_numpy(array))
 
     @staticmethod
     def find(model: Any, binding: Binding) -> torch.Tensor:
@@ -64,29 +68,37 @@ class TorchBackend(Backend):
         state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
         return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
 
-    def forward(self, model: Any, x: Any, training: bool) -> Any:
-        with mode(model, training), torch.no_grad():
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
+        with mode(model, training), torch.no_grad(), autocast(node, model):
             return map_value(to_numpy, model(to_tensors(model, x)))
 
     def gradients(
-        self, model: Any, x: Any, cotangent: Any, training: bool, bindings: Iterable[Binding]
-    ) -> tuple[Any, dict[str, np.ndarray]]:
+        self,
+        node: Node,
+        model: Any,
+        x: Any,
+        cotangent: Any,
+        training: bool,
+        bindings: Iterable[Binding],
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         weights = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
         with mode(model, training), differentiable(weights.values()):
-            inputs = map_value(torch.Tensor.requires_grad_, to_tensors(model, x))
-            outputs = model(inputs)
-            wanted = [*leaves(inputs), *weights.values()]
+            inputs = to_tensors(model, x)
+            tracked = [tensor.requires_grad_() for tensor in floats(inputs)]
+            with autocast(node, model):
+                outputs = leaves(model(inputs))
+            seeds = leaves(to_tensors(model, cotangent))
             grads = torch.autograd.grad(
-                leaves(outputs),
-                wanted,
-                leaves(to_tensors(model, cotangent)),
+                outputs,
+                [*tracked, *weights.values()],
+                [seed.to(y.dtype) for seed, y in zip(seeds, outputs, strict=True)],
                 materialize_grads=True,
             )
-        arrays = iter(map(to_numpy, grads))
-        return map_value(lambda _: next(arrays), inputs), dict(zip(weights, arrays, strict=True))
+        arrays = list(map(to_numpy, grads))
+        return arrays[: len(tracked)], dict(zip(weights, arrays[len(tracked) :], strict=True))
 
     def trainer(
-        self, model: Any, loss: str, optimizer: SGD
+        self, node: Node, model: Any, loss: str, optimizer: SGD
     ) -> Callable[[np.ndarray, np.ndarray], float]:
         compute = LOSSES[loss]
         native = torch.optim.SGD(
@@ -99,7 +111,8 @@ class TorchBackend(Backend):
         def step(x: np.ndarray, y: np.ndarray) -> float:
             with mode(model, training=True):
                 native.zero_grad()
-                value = compute(model(to_tensors(model, x)), to_tensors(model, y))
+                with autocast(node, model):
+                    value = compute(model(to_tensors(model, x)), to_tensors(model, y))
                 value.backward()
                 native.step()
             return value.item()
@@ -133,15 +146,35 @@ def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
                 weight.requires_grad_(False)
 
 
+def autocast(node: Node, model: Any) -> Any:
+    """torch's own mixed precision, where the node asks for it."""
+    mixed = node.dtype != node.param_dtype
+    dtype = getattr(torch, node.dtype) if mixed else None
+    return torch.autocast(device_of(model).type, dtype, enabled=mixed)
+
+
+def device_of(model: Any) -> torch.device:
+    held = (*model.parameters(), *model.buffers())
+    return held[0].device if held else torch.device("cpu")
+
+
 def to_tensors(model: Any, value: Any) -> Any:
     """Arrays on the model's device."""
-    held = (*model.parameters(), *model.buffers())
-    device = held[0].device if held else torch.device("cpu")
-    return map_value(lambda a: torch.from_numpy(np.ascontiguousarray(a)).to(device), value)
+    return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device_of(model)), value)
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor; torch and ml_dtypes share bfloat16's bits, not its name."""
+    if str(array.dtype) == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(array_dtype("bfloat16"))
+    return tensor.numpy()
 
 
 backend = TorchBackend()

@@ -23,6 +23,17 @@ class Permute(nn.Module):
         return ", ".join(map(str, self.axes))
 
 
+class Select(nn.Module):
+    """One member of a tuple."""
+
+    def __init__(self, index):
+        super().__init__()
+        self.index = index
+
+    def forward(self, x):
+        return x[self.index]
+
+
 class Residual(nn.Module):
     """The input, or its shortcut, plus the body."""
 
