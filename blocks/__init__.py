@@ -52,12 +52,12 @@ from blocks.activation import (
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv
-from blocks.linear import Dense
+from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
-from blocks.value import Identity, Select
+from blocks.value import Constant, Identity, Parameter, Sample, Select
 
 __all__ = [
     "CELU",
@@ -74,10 +74,12 @@ __all__ = [
     "BlockError",
     "Combinator",
     "Composite",
+    "Constant",
     "Conv",
     "Crop",
     "Dense",
     "Dropout",
+    "Embedding",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
@@ -102,12 +104,14 @@ __all__ = [
     "Parallel",
     "ParamError",
     "ParamSpec",
+    "Parameter",
     "Permute",
     "RMSNorm",
     "ReLU",
     "ReLU6",
     "Reshape",
     "Residual",
+    "Sample",
     "Select",
     "Sequential",
     "ShapeError",

@@ -16,6 +16,7 @@ from blocks._errors import FieldError, ShapeError, did_you_mean, place
 from blocks._fields import as_index
 from blocks._spec import (
     DTYPES,
+    FLOAT,
     FLOATS,
     LAYOUTS,
     Kind,
@@ -193,7 +194,7 @@ class Inference:
         leaf = frame.form
         if isinstance(frame.x, tuple) and not leaf.takes_tuple:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
-        out = leaf.out_spec(frame.x)
+        out = map_value(self.typed, leaf.out_spec(frame.x))
         map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
         dtype = self.dtypes["param_dtype"]
         params = {k: replace(p, dtype=dtype) for k, p in leaf.param_specs(frame.x).items()}
@@ -205,6 +206,10 @@ class Inference:
                 )
         self.tie(frame, params)
         return frame.node(out, params=params, resolved=leaf.resolve(frame.x), **self.dtypes)
+
+    def typed(self, spec: Spec) -> Spec:
+        """The same spec; one that says only that it holds floats gets the network's dtype."""
+        return replace(spec, dtype=self.dtypes["dtype"]) if spec.dtype == FLOAT else spec
 
     def check_kind(self, kind: Kind, spec: Spec) -> None:
         """Refuse a tensor of other numbers than the block takes; an input may still become one."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from blocks._models import again, apply, as_node, gradients, lower, params_of
 from blocks._params import Params, count, init
 from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value, with_floats
 from blocks._train import SGD, fit
-from blocks.regularisation import Dropout
 
 # Largest difference, as a share of the largest reference value of its level, by dtype of the model:
 # a gradient that is 0 but for rounding is judged by the size of the others.
@@ -78,7 +78,6 @@ class Report:
     dtype: str
     backends: tuple[BackendReport, ...]
     control: float
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def controlled(self) -> bool:
@@ -114,7 +113,6 @@ class Report:
         seen = "seen" if self.controlled else "[red]NOT SEEN: the comparison is blind[/]"
         moved = f"{self.control:.1e}"
         yield f"Control: one parameter changed by 1 % moves the outputs by {moved}: {seen}."
-        yield from self.notes
 
     def __str__(self) -> str:
         from blocks._console import as_text
@@ -171,8 +169,7 @@ def parity(
         for name, report in draw.compare(doubtful, seed + redraw)[0].items():
             if report:
                 reports[name] = replace(report, notes=(*report.notes, TIPPED.format(redraw)))
-    notes = () if deterministic(node) else ("Dropout draws its own masks: training is left out.",)
-    return Report(node, node.dtype, tuple(reports.values()), control, notes)
+    return Report(node, node.dtype, tuple(reports.values()), control)
 
 
 # In float32 a ReLU or a maximum may tip over within rounding, which moves gradients by more. That
@@ -263,11 +260,6 @@ def random_params(node: Node, seed: int) -> Params:
     return params
 
 
-def deterministic(node: Node) -> bool:
-    """Whether training draws no random numbers."""
-    return not any(isinstance(n.form, Dropout) and n.form.rate for n in node.walk())
-
-
 def measure_outputs(backend: str, node: Node, params: Params, inputs: Inputs) -> Any:
     return apply(lower(node, backend, params=params), inputs.x)
 
@@ -279,14 +271,14 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
     values: dict[str, dict[str, Any]] = {"outputs": {"output": apply(model, x)}}
     values["gradients"] = gradients(model, x, cotangent)
     found, sizes = params_of(model), find_backend(backend).sizes(model)
-    if deterministic(node):
-        values["training"] = {"output": apply(model, x, training=True)}
-        state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
-        values["state"] = state
-        values["training"] |= gradients(model, x, cotangent, training=True)
-        if steps and not isinstance(node.out_spec, tuple) and node.param_specs():
-            model = lower(node, backend, params=inputs.start)
-            values["curve"] = {"loss": curve(model, inputs, steps)}
+    drawing = partial(lower, node, backend, draws="shared")
+    model = drawing(params=params)
+    values["training"] = {"output": apply(model, x, training=True)}
+    state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
+    values["state"] = state
+    values["training"] |= gradients(model, x, cotangent, training=True)
+    if steps and not isinstance(node.out_spec, tuple) and count(node, trainable=True):
+        values["curve"] = {"loss": curve(drawing(params=inputs.start), inputs, steps)}
     return Measured(values, found, sizes)
 
 

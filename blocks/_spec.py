@@ -19,6 +19,7 @@ Shape: TypeAlias = tuple[Size, ...]
 LAYOUTS = ("channels_last", "channels_first")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 DTYPES = (*FLOATS, "int32", "bool")
+FLOAT = "float"  # in what `out_spec` returns: floats of the network's dtype
 
 
 @dataclass(frozen=True)

@@ -171,10 +171,12 @@ NAMED: dict[str, Initializer] = {
 }
 
 
-def initializer(default: str) -> Any:
-    """A block's field: a name of `NAMED`, an `Initializer`, or an array of exact numbers."""
+def initializer(default: Any = fields.REQUIRED) -> Any:
+    """A block's field: a name of `NAMED`, an `Initializer`, an array of exact numbers, a number."""
 
     def convert(block: Any, label: str, value: Any) -> Init:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return Constant(value)
         if isinstance(value, (np.ndarray, list, tuple)):
             return Array(value)
         if isinstance(value, Initializer) or (isinstance(value, str) and value in NAMED):

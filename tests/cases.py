@@ -70,6 +70,7 @@ AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
 BATCH = bl.BatchNorm()
 LAYER = bl.LayerNorm()
 
+TANH_HEAD = bl.Sequential(bl.Dense(3), bl.Tanh())
 TOWER = bl.Sequential(bl.Dense(5), bl.Tanh())
 CONVS = (bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (1, 3), padding="same"))
 
@@ -89,6 +90,30 @@ CASES = [
         in_features=stated(3, 4),
         kernel_init=[*(n for n in NAMED if n != "glorot_uniform"), Normal(std=0.3, mean=1.0)],
         bias_init=[Constant(0.5), Array([1.0, 2.0, 3.0, 4.0])],
+    ),
+    case(
+        "Embedding",
+        bl.Embedding(7, 3),
+        (5, 4),
+        num_embeddings=9,
+        features=2,
+        embedding_init="lecun_normal",
+    ),
+    case(
+        "Embedding of a sequence",
+        bl.Sequential(bl.Embedding(11, 6), bl.Conv(4, (3,), padding="same"), bl.GlobalMaxPool()),
+        (5,),
+    ),
+    case(
+        "Embedding beside Dense",
+        bl.Sequential(
+            bl.Parallel(
+                bl.Sequential(bl.Select(0), bl.Embedding(7, 3), bl.Flatten()),
+                bl.Sequential(bl.Select(1), bl.Dense(4)),
+            ),
+            bl.Dense(2),
+        ),
+        ((5,), (3,)),
     ),
     # convolution
     case(
@@ -282,6 +307,36 @@ CASES = [
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
+    case(
+        "Parameter",
+        bl.Parameter(),
+        (4, 5, 3),
+        shape=[(3,), (5, 1), (4, 1, 3), (1, 3)],
+        merge=["multiply", "prepend", bl.Parameter((2, 5, 3), "prepend")],
+        init="glorot_uniform",
+    ),
+    case("Parameter of a vector", bl.Parameter(), (4,), merge=["multiply", "prepend"]),
+    case(
+        "Constant",
+        bl.Sequential(bl.Dense(3), bl.Constant("normal")),
+        (4, 5),
+        value=[
+            bl.Sequential(bl.Dense(3), bl.Constant([1.5, 2.0, -3.0])),
+            bl.Sequential(bl.Dense(3), bl.Constant(2)),
+        ],
+        shape=bl.Sequential(bl.Dense(3), bl.Constant("normal", shape=(4, 1))),
+        merge=[
+            bl.Sequential(bl.Dense(3), bl.Constant("normal", merge=merge))
+            for merge in ("multiply", "prepend")
+        ],
+    ),
+    case("Constant alone", bl.Constant("normal"), (4, 5)),
+    case("Sample", bl.Sample(), ((5, 3), (5, 3))),
+    case(
+        "Sample after two heads",
+        bl.Sequential(bl.Tanh(), bl.Parallel(bl.Dense(3), TANH_HEAD, merge="tuple"), bl.Sample()),
+        (5,),
+    ),
     case("Select", bl.Select(1), ((5,), (3, 2), (4, 6)), index=[0, -1]),
     case(
         "Select in branches",

@@ -81,8 +81,8 @@ class FlaxBackend(Backend):
         return getattr(model, binding.attribute)
 
     def sizes(self, model: Any) -> tuple[int, int]:
-        kinds = (nnx.Param, nnx.BatchStat)
-        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in kinds)
+        others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
+        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in (nnx.Param, others))
         return sum(a.size for a in trainable), sum(a.size for a in state)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:

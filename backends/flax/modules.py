@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -77,6 +78,107 @@ class LayerNorm(SeveralAxes, nnx.LayerNorm):
 
 class RMSNorm(SeveralAxes, nnx.RMSNorm):
     pass
+
+
+class Parameter(nnx.Module):
+    """A learned or fixed array that meets every example."""
+
+    def __init__(self, shape, merge, kind=nnx.Param, dtype=jnp.float32):
+        self.value = kind(jnp.zeros(shape, dtype))
+        self.merge = merge
+
+    def __call__(self, x):
+        value = self.value[...]
+        if self.merge == "add":
+            return x + value
+        if self.merge == "multiply":
+            return x * value
+        rows = jnp.broadcast_to(value, (len(x), *value.shape))
+        return jnp.concatenate([rows, x], axis=1)
+
+
+class Sample(nnx.Module):
+    """A normal draw in training, given mean and log variance; the mean in evaluation."""
+
+    def __init__(self, *, rngs):
+        self.rngs = rngs["sample"].fork()
+        self.deterministic = False
+
+    def set_view(self, deterministic=None):
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def noise(self, mean):
+        return jax.random.normal(self.rngs(), mean.shape, mean.dtype)
+
+    def __call__(self, mean, log_variance):
+        if self.deterministic:
+            return mean
+        return mean + jnp.exp(log_variance / 2) * self.noise(mean)
+
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(key, places, calls):
+    """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
+    keys = [jnp.uint32(word) for word in (*key, key[0] ^ key[1] ^ 0x1BD11BDA)]
+    a, b = places + keys[0], jnp.broadcast_to(calls, places.shape) + keys[1]
+    for i in range(5):
+        for turn in ROTATIONS[i % 2]:
+            a = a + b
+            b = (b << turn | b >> (32 - turn)) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return a, b
+
+
+class Calls(nnx.RngState):
+    """How often a stream was asked."""
+
+
+class Stream(nnx.Module):
+    """Random bits for each element, the same on every backend."""
+
+    def __init__(self, key):
+        self.key = key
+        self.calls = Calls(jnp.uint32(0), tag="calls")
+        self.deterministic = False
+
+    def set_view(self, deterministic=None):
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def bits(self, shape):
+        places = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+        words = threefry(self.key, places, self.calls[...])
+        self.calls[...] += jnp.uint32(1)
+        return words
+
+
+class SharedDropout(Stream):
+    """Dropout whose draws are the same on every backend."""
+
+    def __init__(self, rate, key):
+        super().__init__(key)
+        self.rate = rate
+
+    def __call__(self, x):
+        if self.deterministic:
+            return x
+        keep = self.bits(x.shape)[0] >> 8 >= round(self.rate * 2**24)
+        return jnp.where(keep, x, 0) / (1 - self.rate)
+
+
+class SharedSample(Stream):
+    """A sample whose draws are the same on every backend."""
+
+    def __call__(self, mean, log_variance):
+        if self.deterministic:
+            return mean
+        a, b = self.bits(mean.shape)
+        u, v = ((a >> 9).astype(mean.dtype) + 0.5) / 2**23, (b >> 9).astype(mean.dtype) / 2**23
+        noise = jnp.sqrt(-2 * jnp.log(u)) * jnp.cos(2 * math.pi * v)
+        return mean + jnp.exp(log_variance / 2) * noise
 
 
 class Residual(nnx.Module):

@@ -15,13 +15,14 @@ import numpy as np
 from backends._backend import Backend
 from backends._expression import call, evaluate, literal, optional, render
 from backends._rules import Binding, Program
+from backends.keras import modules
 from backends.keras._common import (
     layer_name,
     rule,
 )
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
-from blocks._spec import Node, map_value
+from blocks._spec import Node, is_float, map_value
 from blocks._stack import run
 from blocks._train import SGD
 
@@ -32,7 +33,9 @@ class KerasBackend(Backend):
     name = "keras"
     layout = "channels_last"
     rules = rule
+    helpers: ClassVar = (modules,)
     imports: ClassVar = {
+        "math": "import math",
         "keras": "import keras",
         "layers": "from keras import layers",
         "ops": "from keras import ops",
@@ -78,7 +81,8 @@ class KerasBackend(Backend):
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
-        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in state)
+        numbers = [w for w in state if is_float(w)]  # others count calls
+        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in numbers)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with self.engine.precision(node.dtype):

@@ -31,6 +31,7 @@ class TorchBackend(Backend):
     rules = rule
     helpers: ClassVar = (modules,)
     imports: ClassVar = {
+        "math": "import math",
         "OrderedDict": "from collections import OrderedDict",
         "reduce": "from functools import reduce",
         "torch": "import torch",
@@ -64,9 +65,11 @@ class TorchBackend(Backend):
         return getattr(model.get_submodule(binding.module), binding.attribute)
 
     def sizes(self, model: Any) -> tuple[int, int]:
-        counters = ("num_batches_tracked",)  # torch's own; no other framework has them
-        state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
-        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
+        weights = dict(model.named_parameters())
+        # torch counts batches; no other framework does
+        others = model.state_dict().keys() - weights.keys()
+        state = [model.get_buffer(n) for n in others if not n.endswith("num_batches_tracked")]
+        return sum(p.numel() for p in weights.values()), sum(b.numel() for b in state)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with mode(model, training), torch.no_grad(), autocast(node, model):
