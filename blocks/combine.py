@@ -294,7 +294,11 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     if fork.merge == "tuple":
         return specs
     if any(isinstance(spec, tuple) for spec in specs):
-        raise ShapeError(f"cannot merge tuples by {fork.merge!r}", values=outputs)
+        raise ShapeError(
+            f"cannot merge tuples by {fork.merge!r}",
+            values=outputs,
+            fix="Let each branch give one tensor: Select(0) takes the first of a tuple.",
+        )
     if fork.merge == "concat":
         return concat_specs(fork.axis, outputs)
     first = specs[0]

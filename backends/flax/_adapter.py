@@ -72,7 +72,8 @@ class FlaxBackend(Backend):
 
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
         with precision(binding.spec.dtype):
-            self.find(model, binding).set_value(jnp.asarray(array))
+            variable = self.find(model, binding)
+            variable.set_value(jnp.asarray(array, variable.dtype))
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:

@@ -176,9 +176,10 @@ class SharedSample(Stream):
         if self.deterministic:
             return mean
         a, b = self.bits(mean.shape)
-        u, v = ((a >> 9).astype(mean.dtype) + 0.5) / 2**23, (b >> 9).astype(mean.dtype) / 2**23
+        wide = jnp.promote_types(mean.dtype, jnp.float32)
+        u, v = ((a >> 9).astype(wide) + 0.5) / 2**23, (b >> 9).astype(wide) / 2**23
         noise = jnp.sqrt(-2 * jnp.log(u)) * jnp.cos(2 * math.pi * v)
-        return mean + jnp.exp(log_variance / 2) * noise
+        return mean + jnp.exp(log_variance / 2) * noise.astype(mean.dtype)
 
 
 class Residual(nnx.Module):

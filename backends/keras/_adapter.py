@@ -118,7 +118,9 @@ class KerasBackend(Backend):
                 momentum=np.float64(optimizer.momentum),
                 nesterov=optimizer.nesterov,
             )
-            model.compile(optimizer=native, loss=LOSSES[loss](dtype=dtype))
+            # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
+            loss_of = LOSSES[loss](dtype=node.param_dtype)
+            model.compile(optimizer=native, loss=loss_of, auto_scale_loss=False)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
             with self.engine.precision(dtype), policy(node):

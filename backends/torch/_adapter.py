@@ -14,7 +14,7 @@ from backends._backend import Backend
 from backends._rules import Binding, Program
 from backends.torch import modules
 from backends.torch._common import rule
-from blocks._spec import Node, array_dtype, floats, leaves, map_value
+from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
 from blocks._train import SGD
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
@@ -65,11 +65,10 @@ class TorchBackend(Backend):
         return getattr(model.get_submodule(binding.module), binding.attribute)
 
     def sizes(self, model: Any) -> tuple[int, int]:
-        weights = dict(model.named_parameters())
-        # torch counts batches; no other framework does
-        others = model.state_dict().keys() - weights.keys()
-        state = [model.get_buffer(n) for n in others if not n.endswith("num_batches_tracked")]
-        return sum(p.numel() for p in weights.values()), sum(b.numel() for b in state)
+        saved = model.state_dict()
+        # integers count batches, which no other framework does
+        buffers = [b for n, b in model.named_buffers() if n in saved and is_float(b)]
+        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in buffers)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with mode(model, training), torch.no_grad(), autocast(node, model):

@@ -121,8 +121,10 @@ class SharedSample(Stream, Sample):
 
     def noise(self, mean):
         a, b = self.bits(mean.shape)
-        u, v = ((a >> 9) + 0.5).to(mean.dtype) / 2**23, (b >> 9).to(mean.dtype) / 2**23
-        return torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        wide = torch.promote_types(mean.dtype, torch.float32)
+        u, v = ((a >> 9).to(wide) + 0.5) / 2**23, (b >> 9).to(wide) / 2**23
+        noise = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        return noise.to(mean.dtype)
 
 
 class Residual(nn.Module):
