@@ -501,7 +501,10 @@ def _():
     x, kernel = draw(2, 5, 3), draw(3, 3, 2, seed=1)
     refuses(RuntimeError, transposed_by_torch, x, kernel, stride=2, output_padding=2)
     by_torch = transposed_by_torch(x, kernel, stride=2, output_padding=1)
-    by_keras = transposed_by_keras(x, kernel, strides=2, output_padding=1)
+    options = {"strides": 2, "padding": "same"}
+    by_keras = transposed_by_keras(x, kernel, **options, output_padding=1)
+    assert transposed_by_keras(x, kernel, **options, output_padding=0).shape[1] == 9
+    assert transposed_by_keras(x, kernel, **options).shape[1] == 10
     refuses(TypeError, transposed_by_flax, x, kernel, output_padding=1)
     return by_torch.shape[1], by_keras.shape[1], None
 

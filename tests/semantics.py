@@ -42,10 +42,10 @@ INTRODUCTION = f"""\
 
 # What the words mean: torch, Keras, Flax and isoblocks
 
-One word often means three things: another default, another order, another rounding. For each block
+One word often means three things: another default, another order, another rounding. Block by block
 this page says what isoblocks means, what torch, Keras and Flax do if nothing is stated, and how far
-that takes them apart. Each row is a test of the stock layers; Keras runs under TensorFlow. A call in
-a table shows the framework's default. Three numbers are torch / Keras / Flax: the largest distance
+that takes them apart. Each row is a test of the stock layers; Keras runs under TensorFlow. Calls in
+a table show the framework's defaults. Three numbers are torch / Keras / Flax: the largest distance
 from isoblocks, as a share of the largest number, unless the words beside them name something else.
 """
 
@@ -100,9 +100,9 @@ def size(difference):
     """The measured difference in words."""
     values, of = difference.measured, difference.of
     if not values:
-        return ""
+        return "as stated"
     if all(value in (0.0, None) and not isinstance(value, int) for value in values):
-        return cell(f"none: {of}")
+        return cell(f"equal: {of}")
     return cell(f"{' / '.join(map(rounded, values))}: {of}")
 
 
@@ -120,7 +120,7 @@ def table(name):
 def section(item):
     """A block: what it is, how the frameworks differ, the table."""
     intro, differs = parts(item)
-    differs = textwrap.fill(prose(differs), 100)
+    differs = differs and textwrap.fill(f"**Differs:** {prose(differs)}", 100)
     pieces = [f"### {item.__name__}", markdown(intro), differs, table(item.__name__)]
     return "\n\n".join(piece for piece in pieces if piece)
 
