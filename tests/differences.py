@@ -1024,7 +1024,8 @@ DIFFERENCES = [
     Difference(
         "MultiHeadAttention",
         "a row that sees nothing",
-        torch="NaN; 0 in scaled_dot_product_attention",
+        torch="NaN; with need_weights=False 0, but NaN in evaluation without gradients; 0 in "
+        "scaled_dot_product_attention",
         keras="the mean of all values",
         flax="the mean of all values",
         here="0 before the output projection",
@@ -1060,7 +1061,7 @@ DIFFERENCES = [
         torch="none in the layer",
         keras="another layer, GroupedQueryAttention",
         flax="`MultiHeadAttention(num_kv_heads=None)`",
-        here="a field",
+        here="`MultiHeadAttention(num_kv_heads=None)`",
         caught="MultiHeadAttention",
     ),
     # recurrent

@@ -1264,6 +1264,12 @@ def _():
     assert gap(mean, everything[:, 0]) > 0.1
     of_torch, of_keras, of_flax = (array(y)[:, 0] for y in found)
     assert np.isnan(of_torch).all()
+    layer = attention()[1].eval()
+    for gradients_on in (True, False):  # without them it takes another way
+        with torch.set_grad_enabled(gradients_on):
+            y = layer(*[tensor(x)] * 3, attn_mask=tensor(~mask), need_weights=False)[0]
+        assert torch.isnan(y[:, 0]).all() != gradients_on
+        assert gradients_on == (not torch.isnan(y).any() and not y[:, 0].any())
     assert max(gaps(mean, of_keras, of_flax)) < 1e-5
     q = tensor(draw(3, 2, 5, 4))
     by_function = F.scaled_dot_product_attention(q, q, q, tensor(mask))
