@@ -17,6 +17,7 @@ class Identity(Leaf):
     """The input, unchanged; a tuple too.
 
     Shape: any; unchanged.
+    Differs: no difference; torch and Keras call it Identity, Flax nnx.identity.
 
     >>> import blocks as bl
     >>> bl.infer(bl.Identity(), (7,)).out_spec.shape

@@ -275,6 +275,14 @@ def test_a_batch_that_does_not_fit(x, message, backend):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("number", [-1, 7])
+def test_an_id_that_has_no_row(number, backend):
+    model = bl.lower(bl.Embedding(7, 3), backend, input_shape=(5,))
+    x = np.array([[0, 6, number, 1, 2]])
+    with pytest.raises(bl.FieldError, match=r"takes integers from 0 to 6, got "):
+        bl.apply(model, x)
+
+
 def test_a_batch_in_the_other_layout(backend):
     model = bl.lower(bl.Conv(4, (3, 3)), backend, input_shape=(8, 9, 3))
     with pytest.raises(bl.ShapeError) as error:
