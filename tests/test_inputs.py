@@ -141,7 +141,9 @@ SHAPES = [
     (
         bl.Residual(bl.Select(0)),
         ((3,), (4,)),
-        "Residual at the top cannot merge tuples by 'add'.\n  input ((3,), (4,)), body (3,).",
+        "Residual at the top cannot merge tuples by 'add'.\n"
+        "  input ((3,), (4,)), body (3,) from Select(index=0) at 'body'.\n"
+        "  Let each branch give one tensor: Select(0) takes the first of a tuple.",
     ),
 ]
 

@@ -263,6 +263,9 @@ class BiasOnlyLayerNorm(nn.LayerNorm):
         super().__init__(*args, **kwargs)
         self.register_parameter("weight", None)
 
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, eps=self.eps) + self.bias
+
 
 class GroupNorm(nn.GroupNorm):
     """A group norm for channels_last memory.
