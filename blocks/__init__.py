@@ -54,6 +54,7 @@ from blocks.composite import MLP
 from blocks.conv import Conv
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
@@ -78,6 +79,7 @@ __all__ = [
     "Crop",
     "Dense",
     "Dropout",
+    "EinMix",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
@@ -106,6 +108,8 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Rearrange",
+    "Reduce",
     "Reshape",
     "Residual",
     "Select",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import einops
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -77,6 +79,51 @@ class LayerNorm(SeveralAxes, nnx.LayerNorm):
 
 class RMSNorm(SeveralAxes, nnx.RMSNorm):
     pass
+
+
+def bare(side):
+    """The axes of one side of a pattern, without brackets and axes of size 1."""
+    return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
+
+
+class EinMix(nnx.Module):
+    """The layer that einops has for torch, Keras and linen."""
+
+    def __init__(
+        self,
+        pattern,
+        weight_shape,
+        bias_shape=None,
+        *,
+        param_dtype=jnp.float32,
+        rngs,
+        **axes_lengths,
+    ):
+        left, right = pattern.split("->")
+        inputs, weights, outputs = bare(left), weight_shape.split(), bare(right)
+        x, y = " ".join(inputs), " ".join(outputs)
+        self.split = f"{left} -> {x}"
+        self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
+        self.mix = f"{x}, {weight_shape} -> {y}"
+        self.merge = f"{y} -> {right}"
+
+        shape = [axes_lengths[axis] for axis in weights]
+        bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
+        key = rngs.params()
+        self.kernel = nnx.Param(jax.random.uniform(key, shape, param_dtype, -bound, bound))
+        self.bias = None
+        if bias_shape:
+            biases = bias_shape.split()
+            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
+            spread = [axis if axis in biases else "1" for axis in outputs if axis != "..."]
+            self.added = f"{bias_shape} -> {' '.join(spread)}"
+
+    def __call__(self, x):
+        x = einops.rearrange(x, self.split, **dict(self.lengths))
+        y = einops.einsum(x, self.kernel[...], self.mix)
+        if self.bias is not None:
+            y = y + einops.rearrange(self.bias[...], self.added)
+        return einops.rearrange(y, self.merge)
 
 
 class Residual(nnx.Module):
