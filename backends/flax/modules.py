@@ -100,7 +100,7 @@ class EinMix(nnx.Module):
         **axes_lengths,
     ):
         left, right = pattern.split("->")
-        inputs, weights, outputs = bare(left), weight_shape.split(), bare(right)
+        inputs, outputs, weights = bare(left), bare(right), weight_shape.split()
         x, y = " ".join(inputs), " ".join(outputs)
         self.split = f"{left} -> {x}"
         self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
@@ -109,14 +109,15 @@ class EinMix(nnx.Module):
 
         shape = [axes_lengths[axis] for axis in weights]
         bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
-        key = rngs.params()
-        self.kernel = nnx.Param(jax.random.uniform(key, shape, param_dtype, -bound, bound))
-        self.bias = None
+        kernel = jax.random.uniform(rngs.params(), shape, param_dtype, -bound, bound)
+        self.kernel = nnx.Param(kernel)
+
+        self.bias = nnx.data(None)
         if bias_shape:
             biases = bias_shape.split()
-            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
             spread = [axis if axis in biases else "1" for axis in outputs if axis != "..."]
             self.added = f"{bias_shape} -> {' '.join(spread)}"
+            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
 
     def __call__(self, x):
         x = einops.rearrange(x, self.split, **dict(self.lengths))
