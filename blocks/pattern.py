@@ -33,7 +33,7 @@ REDUCTIONS = ("mean", "sum", "max", "min", "prod")
 
 # A length is given as a keyword, so an axis cannot have the name of another argument of the layers.
 ARGUMENTS = {"self", "tensor", "pattern", "reduction", "axes_lengths", "weight_shape", "bias_shape"}
-ARGUMENTS |= {"kernel_init", "bias_init", "rng", "rngs", "param_dtype"}
+ARGUMENTS |= {"kernel_init", "bias_init", "rng", "rngs", "dtype", "param_dtype"}
 
 
 def side(label: str, text: str) -> Side:
@@ -310,6 +310,8 @@ class Rearrange(Pattern):
     >>> bl.infer(bl.Rearrange("b (h h2) w c -> b h w (h2 c)", h2=2), (4, 5, 3)).out_spec.shape
     (2, 5, 6)
     """
+
+    numbers = "any"
 
     def __init__(self, pattern: str, *, axes_lengths: Any = (), **lengths: int):
         self.assign(pattern=pattern, axes_lengths=dict(axes_lengths) | lengths)

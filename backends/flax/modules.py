@@ -95,6 +95,7 @@ class EinMix(nnx.Module):
         weight_shape,
         bias_shape=None,
         *,
+        dtype=None,
         param_dtype=jnp.float32,
         rngs,
         **axes_lengths,
@@ -106,6 +107,7 @@ class EinMix(nnx.Module):
         self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
         self.mix = f"{x}, {weight_shape} -> {y}"
         self.merge = f"{y} -> {right}"
+        self.dtype = dtype
 
         shape = [axes_lengths[axis] for axis in weights]
         bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
@@ -120,10 +122,10 @@ class EinMix(nnx.Module):
             self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
 
     def __call__(self, x):
-        x = einops.rearrange(x, self.split, **dict(self.lengths))
-        y = einops.einsum(x, self.kernel[...], self.mix)
+        x = einops.rearrange(jnp.asarray(x, self.dtype), self.split, **dict(self.lengths))
+        y = einops.einsum(x, jnp.asarray(self.kernel, self.dtype), self.mix)
         if self.bias is not None:
-            y = y + einops.rearrange(self.bias[...], self.added)
+            y = y + einops.rearrange(jnp.asarray(self.bias, self.dtype), self.added)
         return einops.rearrange(y, self.merge)
 
 
