@@ -78,8 +78,10 @@ class Bind:
     part: Part | None = None
 
     def at(self, node: Node) -> tuple[str, Transform, Part | None]:
-        fixed = isinstance(self.transform, Transform)
-        return self.attribute, self.transform if fixed else self.transform(node), self.part
+        transform = self.transform
+        if not isinstance(transform, Transform):
+            transform = transform(node)
+        return self.attribute, transform, self.part
 
 
 @dataclass(frozen=True)

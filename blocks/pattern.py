@@ -33,20 +33,23 @@ REDUCTIONS = ("mean", "sum", "max", "min", "prod")
 
 # A length is given as a keyword, so an axis cannot have the name of another argument of the layers.
 ARGUMENTS = {"self", "tensor", "pattern", "reduction", "axes_lengths", "weight_shape", "bias_shape"}
-ARGUMENTS |= {"kernel_init", "bias_init", "rng", "rngs", "dtype", "param_dtype"}
+ARGUMENTS |= {"axis", "kernel_init", "bias_init", "rng", "rngs", "dtype", "param_dtype"}
 
 
 def side(label: str, text: str) -> Side:
     """The groups of one side of a pattern, read by einops itself."""
     for word in re.findall(r"\w+", text):
-        if not word.isdecimal() and not is_name(word):
-            raise FieldError(f"{label} has an axis named {word!r}; use a Python name in ASCII.")
+        if not word.isdecimal() and (not is_name(word) or word != word.strip("_")):
+            raise FieldError(
+                f"{label} has an axis named {word!r}; use a Python name in ASCII that neither "
+                "begins nor ends with an underscore."
+            )
         if word in ARGUMENTS:
-            raise FieldError(f"{label} has an axis named {word!r}, like an argument; rename it.")
+            raise FieldError(f"{label} has an axis named {word!r}, like an argument. Rename it.")
     try:
         composition = ParsedExpression(text).composition
     except EinopsError as error:
-        raise FieldError(f"{label} has a side {text!r} that is no pattern: {error}") from None
+        raise FieldError(f"{label} has a side {text!r} that is no pattern: {error}.") from None
     rest = ParsedExpression(REST).composition[0]  # how einops writes "..."
 
     def name(axis: Any) -> str:
@@ -144,16 +147,18 @@ class Pattern(Leaf):
 
     @property
     def label(self) -> str:
-        return f"{type(self).__name__}.pattern"
+        """What errors call the pattern."""
+        return f"{type(self).__name__}.pattern {self.pattern!r}"
 
     @property
     def sides(self) -> tuple[Side, Side]:
         left, right = self.pattern.split(" -> ")
-        return side(self.label, left), side(self.label, right)
+        label = f"{type(self).__name__}.pattern"
+        return side(label, left), side(label, right)
 
     @property
     def batch(self) -> str:
-        return self.pattern.split()[0]
+        return self.sides[0][0][0]
 
     def known(self) -> set[str]:
         """The axes that may be given a length."""
@@ -164,9 +169,9 @@ class Pattern(Leaf):
         first = left[:1]
         if first != right[:1] or not first or len(first[0]) != 1 or not is_name(first[0][0]):
             raise FieldError(
-                f"{self.label} must begin with the batch, by a name of its own on both sides, got "
-                f"{self.pattern!r}. A block has no batch size: write 'b ... -> b ...', and change "
-                "the batch outside the network."
+                f"{self.label} must begin with the batch, by a name of its own on both sides. A "
+                "block has no batch size: write 'b ... -> b ...', and change the batch outside the "
+                "network."
             )
         if any(REST in group for group in left if group != REST):
             raise FieldError(
@@ -197,9 +202,10 @@ class Pattern(Leaf):
         for group in groups(left):
             unknown = [axis for axis in group if axis not in stated and not axis.isdecimal()]
             if len(unknown) > 1:
+                written = ", ".join(f"{axis}=2" for axis in unknown[1:])
                 raise FieldError(
                     f"{self.label} splits an axis into {spelled(group)}, so it needs the lengths "
-                    f"of all but one of {', '.join(unknown)}. Write {unknown[-1]}=2, say."
+                    f"of all but one of {', '.join(unknown)}. Write {written}, say."
                 )
 
     def refuse_numbers(self, *sides: Side) -> None:
@@ -223,21 +229,20 @@ class Pattern(Leaf):
         left, right = (side[1:] for side in self.sides)
         free = x.rank - len(left) + left.count(REST)
         if free < 0 or (free and REST not in left):
-            named = " ".join(self.pattern.split(" -> ")[0].split()[1:])
             least = "at least " if REST in left else ""
             raise ShapeError(
-                f"takes {least}{len(left) - left.count(REST)} axes after the batch, {named!r}, "
-                f"got {shapes(x)}",
-                fix=f"Name {x.rank} axes after {self.batch!r}, or write ... for any number.",
+                f"takes {least}{len(left) - left.count(REST)} axes after the batch in "
+                f"{self.pattern!r}, got {shapes(x)}",
+                fix=f"Name every axis after {self.batch!r}, or write ... for any number of them.",
             )
         rest = [f"{REST}{i}" for i in range(free)]
-        plan = Plan(tuple(groups(left, rest)), tuple(groups(right, rest)), {})
-        sizes = dict(self.axes_lengths)
-        sizes |= {axis: int(axis) for axis in flat(plan.left) if axis.isdecimal()}
-        found: dict[str, Size] = {**sizes}
-        for index, (group, size) in enumerate(zip(plan.left, x.shape, strict=True)):
-            found |= split_size(x, index, size, group, sizes)
-        return dataclasses.replace(plan, sizes=found)
+        before, after = tuple(groups(left, rest)), tuple(groups(right, rest))
+        numbers = {axis: int(axis) for axis in flat(before) if axis.isdecimal()}
+        stated = dict(self.axes_lengths) | numbers
+        sizes: dict[str, Size] = {**stated}
+        for index, group in enumerate(before):
+            sizes |= inferred(x, index, group, stated)
+        return Plan(before, after, sizes)
 
     def out_spec(self, x: Spec) -> Spec:
         plan = self.plan(x)
@@ -253,10 +258,9 @@ class Pattern(Leaf):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def split_size(
-    x: Spec, index: int, size: Size, group: Group, stated: Mapping[str, int]
-) -> dict[str, Size]:
+def inferred(x: Spec, index: int, group: Group, stated: Mapping[str, int]) -> dict[str, Size]:
     """The length of the one axis of a group that has none yet, from the size of all together."""
+    size = x.shape[index]
     known = math.prod(stated.get(axis, 1) for axis in group)
     unknown = [axis for axis in group if axis not in stated]
     if size is None and group:
@@ -270,17 +274,17 @@ def misfit(x: Spec, index: int, group: Group, stated: Mapping[str, int]) -> Shap
     """Axis `index` of the input has not the size that its group needs."""
     size, there = x.shape[index], f"axis {index} of {shapes(x)}"
     known = math.prod(stated.get(axis, 1) for axis in group)
-    given = [a if a.isdecimal() else f"{a}={stated[a]}" for a in group if a in stated]
-    if not group:
+    given = ", ".join(f"{a}={stated[a]}" for a in group if a in stated and not a.isdecimal())
+    if not given and len(group) < 2:
         has = "may have any length" if size is None else f"has {size}"
-        return ShapeError(f"has a 1 for {there}, which {has}", fix="Give that axis a name.")
+        return ShapeError(f"has a {known} for {there}, which {has}", fix="Give that axis a name.")
     if len(group) == 1:
         return ShapeError(
-            f"states {given[0]}, but {there} has {size}",
+            f"states {given}, but {there} has {size}",
             fix=f"Write {group[0]}={size}, or leave it out: it is inferred.",
         )
-    fact = f"splits {there} into {spelled(group)} with {', '.join(given)}"
-    if len(given) == len(group):
+    fact = f"splits {there} into {spelled(group)}" + (f" with {given}" if given else "")
+    if all(axis in stated for axis in group):
         return ShapeError(
             f"{fact}, that is {known}, but it has {size}",
             fix="Leave one of the lengths out: it is inferred.",
@@ -482,16 +486,17 @@ class EinMix(Pattern):
             if REST in outputs and outputs.index(axis) < outputs.index(REST):
                 raise FieldError(
                     f"EinMix.bias_shape has {axis}, which comes before {REST} in the output of "
-                    f"{self.pattern!r}. Write a name for every axis instead of {REST}."
+                    f"{self.pattern!r}. Name the axes that it stands for."
                 )
 
     def lengths(self, x: Spec) -> dict[str, int]:
         """The lengths that were given, and those of the parameters' axes."""
-        found = self.plan(x).sizes
-        stated = dict(self.axes_lengths)
-        for axis in (*self.weight, *self.bias):
-            stated[axis] = need_known(x, found[axis], f"cells along {axis}")
-        return stated
+        sizes = self.plan(x).sizes
+        needed = {
+            axis: need_known(x, sizes[axis], f"cells along {axis}")
+            for axis in (*self.weight, *self.bias)
+        }
+        return needed | dict(self.axes_lengths)
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
         lengths, (left, right) = self.lengths(x), self.sides

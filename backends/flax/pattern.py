@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import call
 from backends.flax._common import layer, partial, rule
 from blocks._spec import Node
 from blocks.pattern import EinMix, Rearrange, Reduce

@@ -14,4 +14,16 @@ from backends.numpy.modules import (
     value,
 )
 
-FAMILIES = (base, linear, conv, pool, norm, activation, regularisation, shape, pattern, value, combine)
+FAMILIES = (
+    base,
+    linear,
+    conv,
+    pool,
+    norm,
+    activation,
+    regularisation,
+    shape,
+    pattern,
+    value,
+    combine,
+)
