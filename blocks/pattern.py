@@ -307,8 +307,8 @@ class Rearrange(Pattern):
     Fields:
         pattern: such as "b (h h2) (w w2) c -> b h w (h2 w2 c)".
         axes_lengths: given as keywords; of an axis that is split, all lengths but one.
-    Differs: einops' layers are the same in torch and Keras, those in Keras for TensorFlow alone;
-        Flax nnx has none.
+    Differs: einops has layers for torch, and for Keras under TensorFlow, which do not reload alone;
+        for Flax nnx it has functions.
 
     >>> import blocks as bl
     >>> bl.infer(bl.Rearrange("b (h h2) w c -> b h w (h2 c)", h2=2), (4, 5, 3)).out_spec.shape

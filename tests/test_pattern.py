@@ -209,6 +209,19 @@ def test_the_first_kernel_is_drawn_as_einops_does(native):
     assert kernel.std() == pytest.approx(math.sqrt(1 / 75), rel=0.02)
 
 
+def test_ein_mix_in_mixed_precision(framework):
+    options = {"dtype": "bfloat16", "param_dtype": "float32", "backends": [framework]}
+    report = bl.parity(NET, (4, 6, 3), steps=0, **options)
+    assert all(report.backends), f"\n{report}"
+
+
+def test_fans_are_those_of_the_sum():
+    """Glorot's variance is 2 / (fan_in + fan_out)."""
+    block = dataclasses.replace(MIX, kernel_init="glorot_normal")
+    kernel = bl.init(bl.infer(block, (2, 300)))["kernel"]
+    assert kernel.std() == pytest.approx(math.sqrt(2 / (75 + 50)), rel=0.02)
+
+
 # Native
 
 

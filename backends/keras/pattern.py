@@ -1,7 +1,7 @@
 """Blocks written as einops patterns, in Keras's own layers.
 
-einops' layers for Keras need TensorFlow under every engine, and a model with them does not reload
-by itself.
+einops' layers for Keras import TensorFlow under every engine, EinMix computes in it, and a model
+with them does not reload by itself.
 """
 
 from __future__ import annotations
