@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import einops
 import numpy as np
 
 from backends._expression import Let
@@ -46,6 +47,16 @@ out_first = Transform(
 flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
 
 
+def rearranged(before: str, after: str) -> Transform:
+    """Axes in another order, with others of size 1 between them, as einops patterns say."""
+    there, back = f"{before} -> {after}", f"{after} -> {before}"
+    return Transform(
+        there,
+        lambda a: einops.rearrange(a, there),
+        lambda a, shape: einops.rearrange(a, back),
+    )
+
+
 # The part of a native array that holds a canonical one: from the whole array to an index.
 Part: TypeAlias = Callable[[np.ndarray], Any]
 
@@ -57,11 +68,20 @@ def share(index: int, count: int) -> Part:
 
 @dataclass(frozen=True)
 class Bind:
-    """Where a canonical parameter lives in a native layer: all of an array, or a part of it."""
+    """Where a canonical parameter lives in a native layer: all of an array, or a part of it.
+
+    The transform may depend on the node: then it is a function that makes it.
+    """
 
     attribute: str
-    transform: Transform = same
+    transform: Transform | Callable[[Node], Transform] = same
     part: Part | None = None
+
+    def at(self, node: Node) -> tuple[str, Transform, Part | None]:
+        transform = self.transform
+        if not isinstance(transform, Transform):
+            transform = transform(node)
+        return self.attribute, transform, self.part
 
 
 @dataclass(frozen=True)
@@ -197,8 +217,7 @@ class Rules:
                 inner = ".".join(part for part in (module, step) if part)
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
-                bind = rule.binds[name]
-                where = bind.attribute, bind.transform, bind.part
+                where = rule.binds[name].at(node)
                 binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)
             combines = isinstance(node.form, Combinator)

@@ -54,6 +54,7 @@ from blocks.composite import MLP
 from blocks.conv import Conv
 from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
@@ -80,6 +81,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "EinMix",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
@@ -109,6 +111,8 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Rearrange",
+    "Reduce",
     "Reshape",
     "Residual",
     "Sample",

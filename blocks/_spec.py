@@ -75,7 +75,8 @@ class Spec:
 
     def in_layout(self, layout: str) -> Spec:
         """The same tensor with its channel axis where `layout` wants it."""
-        return replace(self, layout=layout).with_channels(self.channels, self.spatial)
+        same = replace(self, layout=layout)
+        return same.with_channels(self.channels, self.spatial) if self.rank else same
 
 
 @dataclass(frozen=True)

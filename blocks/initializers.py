@@ -95,13 +95,16 @@ class VarianceScaling(Initializer):
     distribution: str = fields.choice(("uniform", "normal"), "uniform")
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        fan_in, fan_out = fans(shape)
+        return self.at(*fans(shape)).draw(rng, shape)
+
+    def at(self, fan_in: int, fan_out: int) -> Initializer:
+        """What it comes to at these fans."""
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         std = math.sqrt(self.scale / max(fan, 1))
         if self.distribution == "normal":
-            return rng.normal(0.0, std, shape)
+            return Normal(std)
         bound = math.sqrt(3) * std
-        return rng.uniform(-bound, bound, shape)
+        return Uniform(-bound, bound)
 
 
 @block
@@ -195,6 +198,12 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
         return size, size
     window = math.prod(shape[:-2])
     return window * shape[-2], window * shape[-1]
+
+
+def with_fans(init: Init, fan_in: int, fan_out: int) -> Init:
+    """The initialiser for a parameter whose axes are not those of a kernel `(*window, in, out)`."""
+    found = NAMED.get(init) if isinstance(init, str) else init
+    return found.at(fan_in, fan_out) if isinstance(found, VarianceScaling) else init
 
 
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

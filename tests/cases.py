@@ -14,6 +14,7 @@ from typing import Any
 import blocks as bl
 from blocks.activation import KINDS
 from blocks.initializers import NAMED, Array, Constant, Normal
+from blocks.pattern import REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ DENSE = bl.Dense(4, bias_init="normal")
 CONV = bl.Conv(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
 MAX = bl.MaxPool((3, 2), stride=(2, 1))
 AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
+REARRANGE = bl.Rearrange("b (h h2) (w w2) c -> b h w (h2 w2 c)", h2=2, w2=3)
+REDUCE = bl.Reduce("b (h h2) (w 2) c -> b w h c", "mean", h2=3)
+MIX = bl.EinMix("b (h h2) (w w2) c -> b h w o", "h2 w2 c o", "o", h2=2, w2=3, o=4)
 BATCH = bl.BatchNorm()
 LAYER = bl.LayerNorm()
 
@@ -304,6 +308,75 @@ CASES = [
     case("Crop of a vector", bl.Crop(((1, 2),)), (6,)),
     case("Crop1d", bl.Crop(((1, 2), (0, 0))), (6, 3)),
     case("Crop3d", bl.Crop(((1, 2), (0, 0), (1, 0), (0, 0))), (6, 3, 4, 2)),
+    # pattern
+    case(
+        "Rearrange",
+        REARRANGE,
+        (4, 6, 5),
+        pattern=[
+            "b (h h2) (w w2) c -> b (h2 h) (w2 w) c",
+            bl.Rearrange("b h w c -> b (h w c)"),
+            bl.Rearrange("b h w c -> b c w h"),
+            bl.Rearrange("b ... c -> b c ..."),
+            bl.Rearrange("b ... c -> b (c ...)"),
+            bl.Rearrange("b h ... -> b 1 (...) () h"),
+            bl.Sequential(
+                bl.Rearrange("b ... c -> b ... 1 c"),
+                bl.Rearrange("b h w 1 c -> b c (w 1) h"),
+            ),
+        ],
+        axes_lengths=[
+            {"h": 2, "w": 3},
+            {"h2": 4, "w2": 2},
+            {"h": 1, "h2": 4, "w2": 6, "w": 1},
+        ],
+    ),
+    case(
+        "Reduce",
+        REDUCE,
+        (6, 4, 5),
+        pattern=[
+            "b (h h2) w c -> b h c w",
+            bl.Reduce("b ... c -> b c", "mean"),
+            bl.Reduce("b h ... -> b (...) 1", "mean"),
+            bl.Reduce("b 6 w (c 5) -> b c w", "mean"),
+            bl.Reduce("b h w c -> b c w h", "mean"),
+        ],
+        reduction=[
+            *(r for r in REDUCTIONS if r != "mean"),
+            *(bl.Reduce("b h w c -> b () c", r) for r in REDUCTIONS),
+            bl.Reduce("b ... -> b", "sum"),
+            bl.Sequential(bl.Dense(4), bl.Reduce("b h w c -> b c h w", "max")),
+        ],
+        axes_lengths=[{"h2": 2}, {"h": 3}],
+    ),
+    case(
+        "EinMix",
+        MIX,
+        (4, 6, 5),
+        pattern=[
+            "b (h h2) (w w2) c -> b o w h",
+            "b (h h2) (w w2) c -> b (h o) w 1",
+            "b (h h2) (w w2) c -> b w2 h o w",
+            bl.EinMix("b h w c -> b h o", "c o", "o", o=7),
+            bl.EinMix("b ... c -> b ... o", "c o", "o", o=7),
+            bl.EinMix("b h ... -> b (...) o", "h o", "o", o=7),
+            bl.EinMix("b h w (g c) -> b h w (g o)", "g c o", "g o", g=5, o=3),
+            bl.EinMix("b h w c -> b", "w h c"),
+            bl.EinMix("b h w c -> b h w c", "c", "c"),
+        ],
+        weight_shape=["o h2 w2 c", "h2 c o", "c w2 h2 o"],
+        bias_shape=[None, "h o", "o w", "o h w"],
+        axes_lengths=[{"h2": 2, "w2": 3, "o": 7}, {"h": 1, "w": 3, "o": 4}],
+        kernel_init=["glorot_uniform", "he_normal", Normal(std=0.3)],
+        bias_init=["ones", "normal"],
+    ),
+    case(
+        "EinMix over heads",
+        bl.EinMix("b t (g c) -> b t (g o)", "g c o", "o g", g=2, o=5, kernel_init="he_uniform"),
+        (3, 8),
+        axes_lengths={"g": 4, "o": 5},
+    ),
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),

@@ -44,6 +44,7 @@ class FlaxBackend(Backend):
         "math": "import math",
         "partial": "from functools import partial",
         "reduce": "from functools import reduce",
+        "einops": "import einops",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "lax": "from jax import lax",

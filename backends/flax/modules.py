@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -180,6 +181,52 @@ class SharedSample(Stream):
         u, v = ((a >> 9).astype(wide) + 0.5) / 2**23, (b >> 9).astype(wide) / 2**23
         noise = jnp.sqrt(-2 * jnp.log(u)) * jnp.cos(2 * math.pi * v)
         return mean + jnp.exp(log_variance / 2) * noise.astype(mean.dtype)
+def bare(side):
+    """The axes of one side of a pattern, without brackets and axes of size 1."""
+    return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
+
+
+class EinMix(nnx.Module):
+    """The layer that einops has for torch, Keras and linen."""
+
+    def __init__(
+        self,
+        pattern,
+        weight_shape,
+        bias_shape=None,
+        *,
+        dtype=None,
+        param_dtype=jnp.float32,
+        rngs,
+        **axes_lengths,
+    ):
+        left, right = pattern.split("->")
+        inputs, outputs, weights = bare(left), bare(right), weight_shape.split()
+        x, y = " ".join(inputs), " ".join(outputs)
+        self.split = f"{left} -> {x}"
+        self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
+        self.mix = f"{x}, {weight_shape} -> {y}"
+        self.merge = f"{y} -> {right}"
+        self.dtype = dtype
+
+        shape = [axes_lengths[axis] for axis in weights]
+        bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
+        kernel = jax.random.uniform(rngs.params(), shape, param_dtype, -bound, bound)
+        self.kernel = nnx.Param(kernel)
+
+        self.bias = nnx.data(None)
+        if bias_shape:
+            biases = bias_shape.split()
+            spread = [axis if axis in biases else "1" for axis in outputs if axis != "..."]
+            self.added = f"{bias_shape} -> {' '.join(spread)}"
+            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
+
+    def __call__(self, x):
+        x = einops.rearrange(jnp.asarray(x, self.dtype), self.split, **dict(self.lengths))
+        y = einops.einsum(x, jnp.asarray(self.kernel, self.dtype), self.mix)
+        if self.bias is not None:
+            y = y + einops.rearrange(jnp.asarray(self.bias, self.dtype), self.added)
+        return einops.rearrange(y, self.merge)
 
 
 class Residual(nnx.Module):

@@ -10,6 +10,7 @@ from backends.keras._common import (
 from blocks.activation import Activation
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pattern import Reduce
 from blocks.pool import GlobalAvgPool
 
 if keras.backend.backend() == "tensorflow":
@@ -19,3 +20,6 @@ if keras.backend.backend() == "tensorflow":
 else:
     for block in (BatchNorm, LayerNorm, GroupNorm, RMSNorm, GlobalAvgPool, Activation, Dense):
         rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")
+    rule.rounds(Reduce, 1e-6, "Keras computes a mean in float32 on this engine", reduction="mean")
+if keras.backend.backend() == "torch":
+    rule.rounds(Reduce, 1e-6, "Keras computes a product in float32 there", reduction="prod")

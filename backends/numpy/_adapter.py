@@ -47,7 +47,11 @@ class NumpyBackend(Backend):
     layout = None
     rules = rule
     helpers: ClassVar = modules.FAMILIES
-    imports: ClassVar = {"math": "import math", "np": "import numpy as np"}
+    imports: ClassVar = {
+        "math": "import math",
+        "einops": "import einops",
+        "np": "import numpy as np",
+    }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
     def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:

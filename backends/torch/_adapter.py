@@ -36,6 +36,9 @@ class TorchBackend(Backend):
         "reduce": "from functools import reduce",
         "torch": "import torch",
         "F": "import torch.nn.functional as F",
+        "EinMix": "from einops.layers.torch import EinMix",
+        "Rearrange": "from einops.layers.torch import Rearrange",
+        "Reduce": "from einops.layers.torch import Reduce",
         "nn": "from torch import nn",
     }
 

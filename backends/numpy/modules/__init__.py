@@ -7,10 +7,23 @@ from backends.numpy.modules import (
     conv,
     linear,
     norm,
+    pattern,
     pool,
     regularisation,
     shape,
     value,
 )
 
-FAMILIES = (base, linear, conv, pool, norm, activation, regularisation, shape, value, combine)
+FAMILIES = (
+    base,
+    linear,
+    conv,
+    pool,
+    norm,
+    activation,
+    regularisation,
+    shape,
+    pattern,
+    value,
+    combine,
+)
