@@ -55,6 +55,7 @@ from blocks.conv import Conv
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.recurrent import GRU, LSTM, SimpleRNN
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Identity, Select
@@ -63,6 +64,8 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "MLP",
     "SELU",
     "SGD",
@@ -114,6 +117,7 @@ __all__ = [
     "Shared",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "SoftShrink",
     "Softmax",
     "Softplus",

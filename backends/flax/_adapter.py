@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import jax
@@ -78,7 +79,7 @@ class FlaxBackend(Backend):
     def find(model: Any, binding: Binding) -> Any:
         for part in filter(None, binding.module.split(".")):
             model = model[int(part)] if part.isdigit() else getattr(model, part)
-        return getattr(model, binding.attribute)
+        return attrgetter(binding.attribute)(model)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         kinds = (nnx.Param, nnx.BatchStat)

@@ -130,3 +130,32 @@ class Parallel(nnx.Module):
 
     def __call__(self, *x):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
+
+
+class RNN(nnx.RNN):
+    """An nnx.RNN that keeps no random numbers, as its first state is zero.
+
+    It may return its last output alone.
+    """
+
+    def __init__(self, cell, return_sequences=True):
+        super().__init__(cell, rngs=False)
+        self.return_sequences = return_sequences
+
+    def __call__(self, x, **options):
+        options["rngs"] = nnx.Rngs(0)  # nnx asks for some, though zeros need none
+        outputs = super().__call__(x, **options)
+        return outputs if self.return_sequences else outputs[:, -1]
+
+
+def last_outputs(forward, backward):
+    """What each direction has read last, for nnx.Bidirectional."""
+    return jnp.concatenate([forward[:, -1], backward[:, 0]], axis=-1)
+
+
+def without_bias(cell):
+    """The cell without the bias that nnx's cells always have."""
+    for dense in (cell.dense_i, cell.dense_h):
+        dense.use_bias = False
+        dense.bias = None
+    return cell

@@ -65,7 +65,9 @@ class TorchBackend(Backend):
 
     def sizes(self, model: Any) -> tuple[int, int]:
         counters = ("num_batches_tracked",)  # torch's own; no other framework has them
-        state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
+        kept = model.state_dict()  # a buffer outside it is a constant
+        buffers = ((n, b) for n, b in model.named_buffers() if n in kept)
+        state = [b for n, b in buffers if not n.endswith(counters)]
         return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:

@@ -8,9 +8,22 @@ from backends.numpy.modules import (
     linear,
     norm,
     pool,
+    recurrent,
     regularisation,
     shape,
     value,
 )
 
-FAMILIES = (base, linear, conv, pool, norm, activation, regularisation, shape, value, combine)
+FAMILIES = (
+    base,
+    linear,
+    conv,
+    recurrent,
+    pool,
+    norm,
+    activation,
+    regularisation,
+    shape,
+    value,
+    combine,
+)
