@@ -236,7 +236,7 @@ class OneBias(nn.Module):
     """
 
     def __init__(self, *args, return_sequences=True, **kwargs):
-        super().__init__(*args, batch_first=True, **kwargs)
+        super().__init__(*args, **kwargs)
         self.return_sequences = return_sequences
         for name, bias in list(self.named_parameters()):
             if name.startswith("bias_hh"):

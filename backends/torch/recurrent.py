@@ -43,6 +43,7 @@ def recurrent(node: Node, name: str, **options: Any) -> Any:
         block.features,
         **options,
         bias=optional(block.use_bias, True),
+        batch_first=True,
         bidirectional=optional(block.bidirectional, False),
         return_sequences=optional(block.return_sequences, True),
     )
