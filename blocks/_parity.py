@@ -337,7 +337,7 @@ def compare(
             error, where = relative(measured.values[level][kind], wanted, least)
             differences.append(Difference(level, kind, error, where, tolerance))
     notes = tuple(f"{limit.block.__name__}: {limit.reason}" for limit in limits)
-    facts = tuple(wrong_facts(name, node, params, inputs, measured, reference))
+    facts = tuple(wrong_facts(name, node, params, inputs, measured, reference, floor))
     return BackendReport(name, tuple(differences), facts, notes)
 
 
@@ -354,7 +354,13 @@ def growth(node: Node, inputs: Inputs) -> float:
 
 
 def wrong_facts(
-    name: str, node: Node, params: Params, inputs: Inputs, measured: Measured, reference: Measured
+    name: str,
+    node: Node,
+    params: Params,
+    inputs: Inputs,
+    measured: Measured,
+    reference: Measured,
+    floor: float,
 ) -> Iterable[str]:
     """What is wrong whatever the weights are."""
     for path, array in reference.params.items():
@@ -375,7 +381,7 @@ def wrong_facts(
     first = replace(inputs, x=map_value(lambda a: a[:1], inputs.x))
     alone = measure_outputs(name, node, params, first)
     together = map_value(lambda a: a[:1], measured.values["outputs"]["output"])
-    if relative(alone, together)[0] > TOLERANCES[node.dtype]["outputs"] * 10:
+    if relative(alone, together)[0] > max(TOLERANCES[node.dtype]["outputs"] * 10, floor):
         yield "an example's output depends on the rest of the batch in evaluation"
 
 

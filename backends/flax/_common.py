@@ -16,7 +16,7 @@ def layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
     param_dtype = optional(Name(f"jnp.{node.param_dtype}"), Name("jnp.float32"))
     mixed = node.dtype != node.param_dtype
     dtype = optional(Name(f"jnp.{node.dtype}") if mixed else None, None)
-    kwargs |= {"dtype": dtype, "param_dtype": param_dtype}
+    kwargs = {**kwargs, "dtype": kwargs.get("dtype", dtype), "param_dtype": param_dtype}
     return call(function, *args, **kwargs, rngs=Name("rngs"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -143,7 +144,9 @@ class RNN(nnx.RNN):
         self.return_sequences = return_sequences
 
     def __call__(self, x, **options):
-        options["rngs"] = nnx.Rngs(0)  # nnx asks for some, though zeros need none
+        zeros = self.cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))  # takes, but ignores them
+        dtype = self.cell.dtype or self.cell.param_dtype
+        options["initial_carry"] = jax.tree.map(lambda a: a.astype(dtype), zeros)
         outputs = super().__call__(x, **options)
         return outputs if self.return_sequences else outputs[:, -1]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from backends._expression import Name, call, optional
 from backends.flax._common import layer, rule
+from blocks._infer import half
 from blocks._spec import Node
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
@@ -52,6 +53,8 @@ def gru(node: Node) -> Any:
 
 def recurrent(node: Node, function: str, **options: Any) -> Any:
     block = node.form
+    if half(node.param_dtype):  # an orthogonal matrix takes a QR decomposition of 32 bits
+        options["recurrent_kernel_init"] = call("nnx.initializers.lecun_normal")
     cell = layer(node, function, node.in_spec.shape[-1], block.features, **options)
     if not block.use_bias:
         cell = call("without_bias", cell)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from backends._expression import call, optional
 from backends._rules import Transform
 from backends.keras._common import layer, op, pipe, rule
+from blocks._errors import UnsupportedError, place
+from blocks._infer import half
 from blocks._spec import Node
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
@@ -48,12 +51,23 @@ STOCK = params(
 
 @rule(SimpleRNN, **STOCK)
 def simple_rnn(node: Node) -> Any:
+    refuse_float64_tanh(node)
     return recurrent(
         node,
         "SimpleRNN",
         activation=optional(node.form.activation, "tanh"),
         use_bias=optional(node.form.use_bias, True),
     )
+
+
+def refuse_float64_tanh(node: Node) -> None:
+    jax = keras.backend.backend() == "jax"
+    if jax and node.dtype == "float64" and node.form.activation == "tanh":
+        raise UnsupportedError(
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: under jax its tanh "
+            "turns float64 into float32, which its loop does not take.\n"
+            "  Use dtype='float32', or KERAS_BACKEND=tensorflow or torch."
+        )
 
 
 @rule(LSTM, **STOCK)
@@ -87,6 +101,9 @@ def gru(node: Node) -> Any:
 
 def recurrent(node: Node, function: str, **options: Any) -> Any:
     block = node.form
+    # an orthogonal matrix takes a QR decomposition, which has no 16 bits
+    init = "glorot_uniform" if half(node.param_dtype) else "orthogonal"
+    options["recurrent_initializer"] = optional(init, "orthogonal")
     options["return_sequences"] = optional(block.return_sequences, False)
     if not block.bidirectional:
         return layer(node, function, block.features, **options)
