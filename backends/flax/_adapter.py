@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import jax
@@ -77,9 +76,10 @@ class FlaxBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        for part in filter(None, binding.module.split(".")):
+        path = f"{binding.module}.{binding.attribute}"
+        for part in filter(None, path.split(".")):
             model = model[int(part)] if part.isdigit() else getattr(model, part)
-        return attrgetter(binding.attribute)(model)
+        return model
 
     def sizes(self, model: Any) -> tuple[int, int]:
         kinds = (nnx.Param, nnx.BatchStat)

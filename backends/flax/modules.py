@@ -133,27 +133,25 @@ class Parallel(nnx.Module):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
 
 
-class RNN(nnx.RNN):
-    """An nnx.RNN that keeps no random numbers, as its first state is zero.
+class RNN(nnx.Module):
+    """A recurrent cell along axis 1, from zeros; the outputs, or the one that was made last.
 
-    It may return its last output alone.
+    nnx.RNN keeps random numbers for its first state, and jax.jit or jax.vmap cannot go around it.
     """
 
-    def __init__(self, cell, return_sequences=True):
-        super().__init__(cell, rngs=False)
+    def __init__(self, cell, return_sequences=True, reverse=False):
+        self.cell = cell
         self.return_sequences = return_sequences
+        self.reverse = reverse
 
-    def __call__(self, x, **options):
+    def __call__(self, x):
         zeros = self.cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))  # takes, but ignores them
         dtype = self.cell.dtype or self.cell.param_dtype
-        options["initial_carry"] = jax.tree.map(lambda a: a.astype(dtype), zeros)
-        outputs = super().__call__(x, **options)
-        return outputs if self.return_sequences else outputs[:, -1]
-
-
-def last_outputs(forward, backward):
-    """What each direction has read last, for nnx.Bidirectional."""
-    return jnp.concatenate([forward[:, -1], backward[:, 0]], axis=-1)
+        carry = jax.tree.map(lambda a: a.astype(dtype), zeros)
+        _, outputs = lax.scan(self.cell, carry, x.swapaxes(0, 1), reverse=self.reverse)
+        if self.return_sequences:
+            return outputs.swapaxes(0, 1)
+        return outputs[0 if self.reverse else -1]
 
 
 def without_bias(cell):

@@ -19,15 +19,15 @@ def params(bias: str) -> dict[str, Any]:
         "bias": f"{bias}.bias",
     }
 
-    def inside(attribute: str, direction: str) -> Any:
+    def inside(attribute: str, branch: int) -> Any:
         def found(node: Node) -> str:
-            holder = f"{direction}_rnn." if node.form.bidirectional else ""
+            holder = f"branches.{branch}." if node.form.bidirectional else ""
             return f"{holder}cell.{attribute}"
 
         return found
 
-    forward = {name: inside(attribute, "forward") for name, attribute in cell.items()}
-    backward = {f"backward_{name}": inside(a, "backward") for name, a in cell.items()}
+    forward = {name: inside(attribute, 0) for name, attribute in cell.items()}
+    backward = {f"backward_{name}": inside(attribute, 1) for name, attribute in cell.items()}
     return forward | backward
 
 
@@ -58,7 +58,8 @@ def recurrent(node: Node, function: str, **options: Any) -> Any:
     cell = layer(node, function, node.in_spec.shape[-1], block.features, **options)
     if not block.use_bias:
         cell = call("without_bias", cell)
+    last = {"return_sequences": optional(block.return_sequences, True)}
+    forward = call("RNN", cell, **last)
     if not block.bidirectional:
-        return call("RNN", cell, return_sequences=optional(block.return_sequences, True))
-    merge = {} if block.return_sequences else {"merge_fn": Name("last_outputs")}
-    return call("nnx.Bidirectional", call("RNN", cell), call("RNN", cell), **merge, rngs=False)
+        return forward
+    return call("Parallel", [forward, call("RNN", cell, **last, reverse=True)], merge="concat")

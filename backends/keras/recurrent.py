@@ -64,8 +64,8 @@ def refuse_float64_tanh(node: Node) -> None:
     jax = keras.backend.backend() == "jax"
     if jax and node.dtype == "float64" and node.form.activation == "tanh":
         raise UnsupportedError(
-            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: under jax its tanh "
-            "turns float64 into float32, which its loop does not take.\n"
+            f"keras cannot lower {type(node.block).__name__} {place(node.path)}: under jax "
+            "its tanh turns float64 into float32, which its loop does not take.\n"
             "  Use dtype='float32', or KERAS_BACKEND=tensorflow or torch."
         )
 
