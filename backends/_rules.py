@@ -68,32 +68,36 @@ def share(index: int, count: int) -> Part:
 
 @dataclass(frozen=True)
 class Bind:
-    """Where a canonical parameter lives in a native layer: all of an array, or a part of it.
-
-    The transform may depend on the node: then it is a function that makes it.
-    """
+    """Where a canonical parameter lives in a native layer: all of an array, or a part of it."""
 
     attribute: str
-    transform: Transform | Callable[[Node], Transform] = same
+    transform: Transform = same
     part: Part | None = None
 
-    def at(self, node: Node) -> tuple[str, Transform, Part | None]:
-        transform = self.transform
-        if not isinstance(transform, Transform):
-            transform = transform(node)
-        return self.attribute, transform, self.part
+
+def as_bind(target: Any) -> Bind:
+    """A Bind from an attribute, (attribute, transform) or (attribute, transform, part)."""
+    if isinstance(target, Bind):
+        return target
+    return Bind(target) if isinstance(target, str) else Bind(*target)
 
 
 @dataclass(frozen=True)
 class Rule:
     """How one block becomes a native expression.
 
-    `child` says how a native container reaches a child, from its name and its index.
+    A bind that depends on the block's fields is a function of the node. `child` says how a native
+    container reaches a child, from its name and its index.
     """
 
     function: Callable[..., Any]
-    binds: dict[str, Bind]
+    binds: dict[str, Bind | Callable[[Node], Any]]
     child: str = "{name}"
+
+    def bind(self, name: str, node: Node) -> Bind:
+        """Where a parameter of that name lives."""
+        found = self.binds[name]
+        return found if isinstance(found, Bind) else as_bind(found(node))
 
 
 @dataclass(frozen=True)
@@ -158,14 +162,15 @@ class Rules:
 
     def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
-        (attribute, transform) or (attribute, transform, part).
+        (attribute, transform) or (attribute, transform, part), or a function of the node that
+        returns one of these. An attribute of a layer inside the layer is a dotted path.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             if block in self.table:
                 raise TypeError(f"{self.backend} already has a rule for {block.__name__}.")
             bound = {
-                name: Bind(target) if isinstance(target, str) else Bind(*target)
+                name: target if callable(target) else as_bind(target)
                 for name, target in binds.items()
             }
             self.table[block] = Rule(function, bound, child)
@@ -217,7 +222,8 @@ class Rules:
                 inner = ".".join(part for part in (module, step) if part)
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
-                where = rule.binds[name].at(node)
+                bind = rule.bind(name, node)
+                where = bind.attribute, bind.transform, bind.part
                 binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)
             combines = isinstance(node.form, Combinator)

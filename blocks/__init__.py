@@ -56,6 +56,7 @@ from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.recurrent import GRU, LSTM, SimpleRNN
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
 from blocks.value import Constant, Identity, Parameter, Sample, Select
@@ -64,6 +65,8 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "MLP",
     "SELU",
     "SGD",
@@ -80,8 +83,8 @@ __all__ = [
     "Crop",
     "Dense",
     "Dropout",
-    "Embedding",
     "EinMix",
+    "Embedding",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
@@ -122,6 +125,7 @@ __all__ = [
     "Shared",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "SoftShrink",
     "Softmax",
     "Softplus",

@@ -209,3 +209,20 @@ def with_fans(init: Init, fan_in: int, fan_out: int) -> Init:
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw by name or by instance."""
     return (NAMED[init] if isinstance(init, str) else init).draw(rng, shape)
+
+
+@block
+class PerGate(Initializer):
+    """Equal parts of the last axis, one for each gate, each drawn by `init` on its own.
+
+    >>> q = PerGate("orthogonal", 2).draw(np.random.default_rng(0), (3, 6))[:, 3:]
+    >>> np.allclose(q.T @ q, np.eye(3))
+    True
+    """
+
+    init: Init = initializer("orthogonal")
+    gates: int = fields.integer(1)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        part = (*shape[:-1], shape[-1] // self.gates)
+        return np.concatenate([draw(self.init, rng, part) for _ in range(self.gates)], -1)

@@ -7,9 +7,10 @@ a variant that changes nothing is a red test.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 import blocks as bl
 from blocks.activation import KINDS
@@ -45,7 +46,7 @@ def case(name: str, base: bl.Block, shape: Any, /, *, spatial: bool = False, **v
     stated = {k: v.pair for k, v in vary.items() if isinstance(v, Stated)}
     variants = {
         name: [
-            value if isinstance(value, bl.Block) else dataclasses.replace(base, **{name: value})
+            value if isinstance(value, bl.Block) else replace(base, **{name: value})
             for value in (values if isinstance(values, list) else [values])
         ]
         for name, values in vary.items()
@@ -66,6 +67,8 @@ def stated(right: Any, wrong: Any) -> Stated:
 
 DENSE = bl.Dense(4, bias_init="normal")
 CONV = bl.Conv(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
+SIMPLE = bl.SimpleRNN(5, bias_init="normal")
+RELU_BOTH = replace(SIMPLE, activation="relu", bidirectional=True, return_sequences=True)
 MAX = bl.MaxPool((3, 2), stride=(2, 1))
 AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
 REARRANGE = bl.Rearrange("b (h h2) (w w2) c -> b h w (h2 w2 c)", h2=2, w2=3)
@@ -158,6 +161,43 @@ CASES = [
         padding=["valid", ((1, 0), (0, 1), (1, 1))],
         dilation=bl.Conv(4, (2, 3, 1), dilation=(2, 1, 3)),
         groups=2,
+    ),
+    # recurrent
+    *(
+        case(
+            name,
+            base,
+            (6, 3),
+            features=4,
+            return_sequences=replace(base, return_sequences=True),
+            bidirectional=[
+                True,
+                replace(base, bidirectional=True, return_sequences=True),
+            ],
+            use_bias=[
+                False,
+                replace(base, use_bias=False, return_sequences=True),
+                replace(base, use_bias=False, bidirectional=True),
+                replace(base, use_bias=False, bidirectional=True, return_sequences=True),
+            ],
+            in_features=stated(3, 4),
+            kernel_init="he_normal",
+            recurrent_init=["uniform", Array(np.eye(5, base.gates * 5))],
+            bias_init="zeros",
+            **more,
+        )
+        for name, base, more in (
+            ("SimpleRNN", SIMPLE, {"activation": ["relu", RELU_BOTH]}),
+            ("LSTM", bl.LSTM(5, bias_init="normal"), {}),
+            ("GRU", bl.GRU(5, bias_init="normal"), {}),
+        )
+    ),
+    case(
+        "LSTM, then GRU",
+        bl.Sequential(
+            bl.LSTM(5, return_sequences=True, bidirectional=True), bl.GRU(4), bl.Dense(2)
+        ),
+        (6, 3),
     ),
     # pooling
     case(

@@ -39,6 +39,10 @@ BUILD = [
     (lambda: bl.Dense(2.5), "Dense.features must be a positive int, got 2.5."),
     (lambda: bl.Dense(True), "Dense.features must be a positive int, got True."),
     (lambda: bl.Dense(3, use_bias=1), "Dense.use_bias must be True or False, got 1."),
+    (
+        lambda: bl.SimpleRNN(4, activation="relu6"),
+        "SimpleRNN.activation must be one of 'tanh', 'relu', got 'relu6'. Did you mean 'relu'?",
+    ),
     (lambda: bl.Dropout(1.0), "Dropout.rate must be a number >= 0 and < 1, got 1.0."),
     (lambda: bl.BatchNorm(decay=1.5), "BatchNorm.decay must be a number >= 0 and <= 1, got 1.5."),
     (
@@ -313,6 +317,55 @@ SHAPE = [
         "Dense at '1' states in_features=5, but its input has 4.\n"
         "  (4,) is the output of Dense at '0', from (7,).\n"
         "  Write in_features=4, or leave it out: it is inferred.",
+    ),
+    (
+        bl.Sequential(bl.LSTM(6), bl.GRU(4)),
+        (7, 3),
+        "GRU at '1' needs a time axis and features, got (6,).\n"
+        "  (6,) is the output of LSTM at '0', from (7, 3).\n"
+        "  Set return_sequences=True in the LSTM before it.",
+    ),
+    (
+        bl.SimpleRNN(4),
+        (20,),
+        "SimpleRNN at the top needs a time axis and features, got (20,).\n"
+        "  (20,) is the input of the network.\n"
+        "  The time axis is missing: Reshape((20, 1)) makes 20 steps of one number.",
+    ),
+    (
+        bl.Sequential(bl.Conv(6, (3, 3)), bl.LSTM(4)),
+        (8, 9, 3),
+        "LSTM at '1' needs a time axis and features, got (6, 7, 6).\n"
+        "  (6, 7, 6) is the output of Conv at '0', from (8, 9, 3).\n"
+        "  Bring it to (time, features): Reshape((-1, 6)) does.",
+    ),
+    (
+        bl.GRU(4),
+        (None, 8, 3),
+        "GRU at the top needs a time axis and features, got (None, 8, 3).\n"
+        "  (None, 8, 3) is the input of the network.\n"
+        "  Give it an input (time, features), the batch not counted.",
+    ),
+    (
+        bl.GRU(4),
+        (7, None),
+        "GRU at the top needs a known number of input features, got any length in (7, None).\n"
+        "  (7, None) is the input of the network.\n"
+        "  Give that size to infer.",
+    ),
+    (
+        bl.Sequential(bl.LSTM(6, return_sequences=True), bl.GRU(4, in_features=5)),
+        (7, 3),
+        "GRU at '1' states in_features=5, but its input has 6.\n"
+        "  (7, 6) is the output of LSTM at '0', from (7, 3).\n"
+        "  Write in_features=6, or leave it out: it is inferred.",
+    ),
+    (
+        bl.LSTM(5, recurrent_init=np.ones((5, 5))),
+        (7, 3),
+        "LSTM at the top has an array of shape (5, 5) for its recurrent_kernel of shape (5, 20).\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Canonical kernels are (in, out) and (*window, in, out).",
     ),
     (
         bl.Residual(bl.Conv(8, (3, 3), padding="same")),

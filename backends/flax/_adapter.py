@@ -78,9 +78,10 @@ class FlaxBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        for part in filter(None, binding.module.split(".")):
+        path = f"{binding.module}.{binding.attribute}"
+        for part in filter(None, path.split(".")):
             model = model[int(part)] if part.isdigit() else getattr(model, part)
-        return getattr(model, binding.attribute)
+        return model
 
     def sizes(self, model: Any) -> tuple[int, int]:
         others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))

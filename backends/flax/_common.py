@@ -19,7 +19,7 @@ def layer(node: Node, function: str, *args: Any, held: str = "", **kwargs: Any) 
     held = held or node.param_dtype
     param_dtype = optional(Name(f"jnp.{held}"), Name("jnp.float32"))
     dtype = optional(Name(f"jnp.{node.dtype}") if node.dtype != held else None, None)
-    kwargs |= {"dtype": dtype, "param_dtype": param_dtype}
+    kwargs = {"dtype": dtype, "param_dtype": param_dtype} | kwargs
     return call(function, *args, **kwargs, rngs=Name("rngs"))
 
 

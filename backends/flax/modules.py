@@ -181,6 +181,8 @@ class SharedSample(Stream):
         u, v = ((a >> 9).astype(wide) + 0.5) / 2**23, (b >> 9).astype(wide) / 2**23
         noise = jnp.sqrt(-2 * jnp.log(u)) * jnp.cos(2 * math.pi * v)
         return mean + jnp.exp(log_variance / 2) * noise.astype(mean.dtype)
+
+
 def bare(side):
     """The axes of one side of a pattern, without brackets and axes of size 1."""
     return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
@@ -280,3 +282,32 @@ class Parallel(nnx.Module):
 
     def __call__(self, *x):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
+
+
+class RNN(nnx.Module):
+    """A recurrent cell along axis 1, from zeros; the outputs, or the one that was made last.
+
+    nnx.RNN keeps random numbers for its first state, and jax.jit or jax.vmap cannot go around it.
+    """
+
+    def __init__(self, cell, return_sequences=True, reverse=False):
+        self.cell = cell
+        self.return_sequences = return_sequences
+        self.reverse = reverse
+
+    def __call__(self, x):
+        zeros = self.cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))  # takes, but ignores them
+        dtype = self.cell.dtype or self.cell.param_dtype
+        carry = jax.tree.map(lambda a: a.astype(dtype), zeros)
+        _, outputs = lax.scan(self.cell, carry, x.swapaxes(0, 1), reverse=self.reverse)
+        if self.return_sequences:
+            return outputs.swapaxes(0, 1)
+        return outputs[0 if self.reverse else -1]
+
+
+def without_bias(cell):
+    """The cell without the bias that nnx's cells always have."""
+    for dense in (cell.dense_i, cell.dense_h):
+        dense.use_bias = False
+        dense.bias = None
+    return cell

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import keras
@@ -77,7 +78,7 @@ class KerasBackend(Backend):
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
         layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
-        return getattr(layer, binding.attribute)
+        return attrgetter(binding.attribute)(layer)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights

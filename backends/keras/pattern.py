@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import Transform, rearranged
+from backends._rules import rearranged
 from backends.keras._common import Pipe, layer, op, rule
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, Shape
@@ -55,15 +55,15 @@ def reshaped(node: Node, before: Shape, after: Shape, suffix: str) -> list[Any]:
     return [layer(node, "Reshape", sizes, suffix=suffix)]
 
 
-def spread(node: Node) -> Transform:
+def spread(node: Node) -> Any:
     """The bias as EinsumDense adds it: from its first axis on, with a 1 where it has none."""
     axes = node.resolved["bias"].split()
     while axes[0] == "1":
         axes.pop(0)
-    return rearranged(node.form.bias_shape, " ".join(axes))
+    return "bias", rearranged(node.form.bias_shape, " ".join(axes))
 
 
-@rule(EinMix, kernel="kernel", bias=("bias", spread))
+@rule(EinMix, kernel="kernel", bias=spread)
 def ein_mix(node: Node) -> Any:
     facts = node.resolved
     mix = layer(

@@ -323,3 +323,40 @@ class Crop(nn.Module):
 
     def extra_repr(self):
         return ", ".join(map(str, self.crops))
+
+
+class OneBias(nn.Module):
+    """A recurrent layer with one bias that returns its outputs, or the last one, and no state.
+
+    torch adds two biases, as cuDNN does; here the second is zero and no parameter.
+    """
+
+    def __init__(self, *args, return_sequences=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.return_sequences = return_sequences
+        for name, bias in list(self.named_parameters()):
+            if name.startswith("bias_hh"):
+                delattr(self, name)
+                self.register_buffer(name, torch.zeros_like(bias), persistent=False)
+
+    def forward(self, x):
+        outputs, state = super().forward(x)
+        if self.return_sequences:
+            return outputs
+        last = state[0] if self.mode == "LSTM" else state
+        return torch.cat(tuple(last), -1)
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, return_sequences={self.return_sequences}"
+
+
+class RNN(OneBias, nn.RNN):
+    pass
+
+
+class LSTM(OneBias, nn.LSTM):
+    pass
+
+
+class GRU(OneBias, nn.GRU):
+    pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call
-from backends._rules import Transform, rearranged
+from backends._rules import rearranged
 from backends.torch._common import rule
 from blocks._spec import Node
 from blocks.pattern import EinMix, Rearrange, Reduce
@@ -22,12 +22,12 @@ def reduce(node: Node) -> Any:
     return call("Reduce", block.pattern, block.reduction, **dict(block.axes_lengths))
 
 
-def spread(node: Node) -> Transform:
+def spread(node: Node) -> Any:
     """The bias as einops adds it: with an axis of size 1 for each that it does not have."""
-    return rearranged(node.form.bias_shape, node.resolved["bias"])
+    return "bias", rearranged(node.form.bias_shape, node.resolved["bias"])
 
 
-@rule(EinMix, kernel="weight", bias=("bias", spread))
+@rule(EinMix, kernel="weight", bias=spread)
 def ein_mix(node: Node) -> Any:
     block = node.form
     bias = [block.bias_shape] if block.bias_shape else []
