@@ -417,6 +417,12 @@ CASES = [
         (3, 8),
         axes_lengths={"g": 4, "o": 5},
     ),
+    case(
+        "EinMix of a vector",
+        bl.EinMix("b ... c -> b ... o", "c o", "o", o=4, bias_init="normal"),
+        (5,),
+        pattern=["b ... c -> b 1 ... o", "b c ... -> b (... o) 1"],
+    ),
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
