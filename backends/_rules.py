@@ -35,6 +35,18 @@ class Transform:
 
 same = Transform("same", lambda a: a, lambda a, shape: a)
 
+# (*window, in, out) <-> (*window, out, in)
+out_in = Transform(
+    "out_in", lambda a: np.swapaxes(a, -1, -2), lambda a, shape: np.swapaxes(a, -1, -2)
+)
+
+# (*window, in, out) <-> (in, out, *window): how torch keeps the kernels of ConvTranspose.
+in_first = Transform(
+    "in_first",
+    lambda a: np.transpose(a, (-2, -1, *range(a.ndim - 2))),
+    lambda a, shape: np.transpose(a, (*range(2, a.ndim), 0, 1)),
+)
+
 # (*window, in, out) <-> (out, in, *window): how torch keeps the kernels of Linear and Conv.
 out_first = Transform(
     "out_first",
@@ -44,6 +56,26 @@ out_first = Transform(
 
 # (a, b, ...) <-> (a * b * ...,)
 flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
+
+
+def turned_around(groups: int) -> Transform:
+    """A kernel of ConvTranspose as that of the convolution over its input with zeros between cells.
+
+    (*window, in, out / groups) <-> (*window, in / groups, out), with every window axis reversed.
+    """
+
+    def to_native(a: np.ndarray) -> np.ndarray:
+        *window, inputs, outputs = a.shape
+        parts = a.reshape(*window, groups, inputs // groups, outputs)
+        joined = np.moveaxis(parts, -3, -2).reshape(*window, inputs // groups, groups * outputs)
+        return np.flip(joined, range(len(window)))
+
+    def to_canonical(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        *window, inputs, outputs = a.shape
+        parts = a.reshape(*window, inputs, groups, outputs // groups)
+        return np.flip(np.moveaxis(parts, -2, -3).reshape(shape), range(len(window)))
+
+    return Transform("turned_around", to_native, to_canonical)
 
 
 # The part of a native array that holds a canonical one: from the whole array to an index.
@@ -72,8 +104,12 @@ class Rule:
     """
 
     function: Callable[..., Any]
-    binds: dict[str, Bind]
+    binds: dict[str, Bind | Callable[[Node], Bind]]
     child: str = "{name}"
+
+    def bind(self, name: str, node: Node) -> Bind:
+        bind = self.binds[name]
+        return bind if isinstance(bind, Bind) else bind(node)
 
 
 @dataclass(frozen=True)
@@ -138,16 +174,14 @@ class Rules:
 
     def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
-        (attribute, transform) or (attribute, transform, part).
+        (attribute, transform) or (attribute, transform, part); or a function that makes a `Bind`
+        of the node, where the native layer depends on it.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             if block in self.table:
                 raise TypeError(f"{self.backend} already has a rule for {block.__name__}.")
-            bound = {
-                name: Bind(target) if isinstance(target, str) else Bind(*target)
-                for name, target in binds.items()
-            }
+            bound = {name: as_bind(target) for name, target in binds.items()}
             self.table[block] = Rule(function, bound, child)
             return function
 
@@ -197,7 +231,7 @@ class Rules:
                 inner = ".".join(part for part in (module, step) if part)
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
-                bind = rule.binds[name]
+                bind = rule.bind(name, node)
                 where = bind.attribute, bind.transform, bind.part
                 binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)
@@ -218,6 +252,12 @@ class Rules:
 
         expression = run(lowered(node, ""))
         return Program(node, expression, tuple(bindings.values()))
+
+
+def as_bind(target: Any) -> Bind | Callable[[Node], Bind]:
+    if callable(target):
+        return target
+    return Bind(target) if isinstance(target, str) else Bind(*target)
 
 
 def load_rules(package: str, path: Iterable[str]) -> None:

@@ -51,12 +51,12 @@ from blocks.activation import (
 )
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
-from blocks.conv import Conv
+from blocks.conv import Conv, ConvTranspose
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.regularisation import Dropout
-from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 from blocks.value import Identity
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "SELU",
     "SGD",
     "Activation",
+    "AdaptiveAvgPool",
     "AvgPool",
     "BackendError",
     "BatchNorm",
@@ -75,6 +76,7 @@ __all__ = [
     "Combinator",
     "Composite",
     "Conv",
+    "ConvTranspose",
     "Crop",
     "Dense",
     "Dropout",
@@ -121,6 +123,7 @@ __all__ = [
     "Tanh",
     "TanhShrink",
     "UnsupportedError",
+    "Upsample",
     "accuracy",
     "apply",
     "backends",

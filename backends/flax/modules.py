@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -52,6 +53,33 @@ def crop(x, crops):
     for axis, (low, high) in enumerate(crops, 1):
         x = lax.slice_in_dim(x, low, x.shape[axis] - high, axis=axis)
     return x
+
+
+def adaptive_avg_pool(x, output_size):
+    """Means of as many windows as are asked for; they overlap where sizes do not divide."""
+    for axis, m in enumerate(output_size, 1):
+        n = x.shape[axis]
+        bounds = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        means = [lax.slice_in_dim(x, low, high, axis=axis).mean(axis) for low, high in bounds]
+        x = jnp.stack(means, axis)
+    return x
+
+
+def new_sizes(x, scale, size):
+    return size or [n * times for n, times in zip(x.shape[1:-1], scale, strict=True)]
+
+
+def nearest_upsample(x, scale=None, size=None):
+    """The old cell at the centre of each new one, in integers, as floats miss it for some sizes."""
+    for axis, m in enumerate(new_sizes(x, scale, size), 1):
+        x = jnp.take(x, (2 * jnp.arange(m) + 1) * x.shape[axis] // (2 * m), axis)
+    return x
+
+
+def linear_upsample(x, scale=None, size=None):
+    """Linear interpolation between the centres of the old cells, along each axis."""
+    shape = (x.shape[0], *new_sizes(x, scale, size), x.shape[-1])
+    return jax.image.resize(x, shape, "linear", antialias=False)
 
 
 class SeveralAxes(nnx.Module):

@@ -21,7 +21,7 @@ from backends.keras._common import (
     zero_padding,
 )
 from blocks._spec import Node
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 
 @rule(MaxPool)
@@ -41,13 +41,14 @@ def avg_pool(node: Node) -> Any:
     leaves_out = native == "same" and keras.backend.backend() != "torch"
     if native == "valid" or (leaves_out and not node.form.count_include_pad):
         return pool(node, "AveragePooling", native)
-    mean = pipe(zero_padding(node), pool(node, "AveragePooling", "valid"))
+    pads = node.resolved["padding"]
+    mean = pipe(zero_padding(node, pads), pool(node, "AveragePooling", "valid"))
     if node.form.count_include_pad:
         return mean
     # the mean over all cells, divided by the share of real cells
     real = pipe(
         op("ones_like"),
-        zero_padding(node, "-pad-real"),
+        zero_padding(node, pads, "-pad-real"),
         pool(node, "AveragePooling", "valid", suffix="-real"),
     )
     return Join(("mean", "real"), (mean, real), Op(call("ops.divide"), spread=True))
@@ -75,3 +76,10 @@ def global_avg_pool(node: Node) -> Any:
 @rule(GlobalMaxPool)
 def global_max_pool(node: Node) -> Any:
     return layer(node, f"GlobalMaxPooling{node.in_spec.rank - 1}D", **LAST)
+
+
+@rule(AdaptiveAvgPool)
+def adaptive_avg_pool(node: Node) -> Any:
+    refuse_float64_in_3d(node)
+    size = node.form.output_size
+    return layer(node, f"AdaptiveAveragePooling{len(size)}D", each(size), **LAST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends.keras._common import (
+    LAST,
     layer,
     rule,
 )
@@ -14,4 +15,8 @@ from blocks.regularisation import Dropout
 
 @rule(Dropout)
 def dropout(node: Node) -> Any:
-    return layer(node, "Dropout", node.form.rate)
+    block, rank = node.form, node.in_spec.rank
+    if not block.whole_channels or rank == 1:
+        return layer(node, "Dropout", block.rate)
+    last = LAST if rank > 2 else {}  # SpatialDropout1D knows no other format
+    return layer(node, f"SpatialDropout{rank - 1}D", block.rate, **last)

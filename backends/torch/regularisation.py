@@ -12,4 +12,7 @@ from blocks.regularisation import Dropout
 
 @rule(Dropout)
 def dropout(node: Node) -> Any:
-    return call("nn.Dropout", p=optional(node.form.rate, 0.5))
+    block, rank = node.form, node.in_spec.rank
+    whole = block.whole_channels and rank > 1  # Dropout1d takes a batch of vectors for one example
+    name = f"nn.Dropout{rank - 1}d" if whole else "nn.Dropout"
+    return call(name, p=optional(block.rate, 0.5))
