@@ -68,12 +68,12 @@ def turned_around(groups: int) -> Transform:
         *window, inputs, outputs = a.shape
         parts = a.reshape(*window, groups, inputs // groups, outputs)
         joined = np.moveaxis(parts, -3, -2).reshape(*window, inputs // groups, groups * outputs)
-        return np.flip(joined, range(len(window)))
+        return np.flip(joined, tuple(range(len(window))))
 
     def to_canonical(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         *window, inputs, outputs = a.shape
         parts = a.reshape(*window, inputs, groups, outputs // groups)
-        return np.flip(np.moveaxis(parts, -2, -3).reshape(shape), range(len(window)))
+        return np.flip(np.moveaxis(parts, -2, -3).reshape(shape), tuple(range(len(window))))
 
     return Transform("turned_around", to_native, to_canonical)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from backends._expression import call, optional
 from backends._rules import each
@@ -55,7 +56,12 @@ def avg_pool(node: Node) -> Any:
 
 
 def pool(node: Node, function: str, padding: Any, suffix: str = "") -> Any:
-    kernel, stride = node.form.kernel_size, node.form.stride
+    return windows(node, function, node.form.kernel_size, node.form.stride, padding, suffix)
+
+
+def windows(
+    node: Node, function: str, kernel: Any, stride: Any, padding: str = "valid", suffix: str = ""
+) -> Any:
     refuse_float64_in_3d(node)
     return layer(
         node,
@@ -80,6 +86,30 @@ def global_max_pool(node: Node) -> Any:
 
 @rule(AdaptiveAvgPool)
 def adaptive_avg_pool(node: Node) -> Any:
-    refuse_float64_in_3d(node)
-    size = node.form.output_size
-    return layer(node, f"AdaptiveAveragePooling{len(size)}D", each(size), **LAST)
+    """Keras's own layer gives NaN for 7 windows where JAX compiles it, and none for 1 where
+    TensorFlow does.
+    """
+    sizes = list(zip(node.in_spec.spatial, node.form.output_size, strict=True))
+    if all(n % m == 0 for n, m in sizes):
+        window = tuple(n // m for n, m in sizes)
+        return windows(node, "AveragePooling", window, window)
+    return pipe(*(means(node, axis, n, m) for axis, (n, m) in enumerate(sizes) if n != m))
+
+
+def means(node: Node, axis: int, n: int, m: int) -> Any:
+    """m windows along one axis: all of either size that they have, then those at their places."""
+    starts = np.arange(m) * n // m
+    sizes = -(-np.arange(1, m + 1) * n // m) - starts
+    small, big = int(sizes.min()), int(sizes.max())
+    ones = (1,) * len(node.in_spec.spatial)
+
+    def pool(size: int) -> Any:
+        window = (*ones[:axis], size, *ones[axis + 1 :])
+        return windows(node, "AveragePooling", window, ones, suffix=f"-axis-{axis}-of-{size}")
+
+    if small == big:
+        return pipe(pool(small), op("take", indices=starts.tolist(), axis=axis + 1))
+    join = layer(node, "Concatenate", axis=axis + 1, suffix=f"-axis-{axis}")
+    places = starts + (sizes == big) * (n - small + 1)
+    both = Join(("small", "big"), (pool(small), pool(big)), join)
+    return pipe(both, op("take", indices=places.tolist(), axis=axis + 1))

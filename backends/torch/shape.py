@@ -58,6 +58,6 @@ def upsample(node: Node) -> Any:
 
 
 def centre_on_edge(node: Node) -> bool:
-    """Whether the centre of a new cell may lie between two old ones, where torch's floats differ."""
+    """Whether the centre of a new cell may be the edge of two old ones, where torch may err."""
     sizes = zip(node.in_spec.spatial, node.form.size, strict=True)
     return any(n is None or any((2 * i + 1) * n % (2 * m) == 0 for i in range(m)) for n, m in sizes)
