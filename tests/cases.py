@@ -199,7 +199,6 @@ CASES = [
             bl.LSTM(5, return_sequences=True, bidirectional=True), bl.GRU(4), bl.Dense(2)
         ),
         (6, 3),
-        (6, 3),
     ),
     case(
         "ConvTranspose2d",
