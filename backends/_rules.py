@@ -68,12 +68,18 @@ class Bind:
 class Rule:
     """How one block becomes a native expression.
 
-    `child` says how a native container reaches a child, from its name and its index.
+    `child` says how a native container reaches a child, from its name and its index. With
+    `own_names`, parameters that `binds` does not name are native attributes of the same name.
     """
 
     function: Callable[..., Any]
     binds: dict[str, Bind]
     child: str = "{name}"
+    own_names: bool = False
+
+    def bind(self, name: str) -> Bind:
+        """Where a canonical parameter lives."""
+        return Bind(name) if self.own_names and name not in self.binds else self.binds[name]
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,9 @@ class Rules:
         self.refused: dict[type[Block], str] = {}
         self.inexact: list[Inexact] = []
 
-    def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
+    def __call__(
+        self, block: type[Block], *, child: str = "{name}", own_names: bool = False, **binds: Any
+    ) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
         (attribute, transform) or (attribute, transform, part).
         """
@@ -148,7 +156,7 @@ class Rules:
                 name: Bind(target) if isinstance(target, str) else Bind(*target)
                 for name, target in binds.items()
             }
-            self.table[block] = Rule(function, bound, child)
+            self.table[block] = Rule(function, bound, child, own_names)
             return function
 
         return register
@@ -166,8 +174,8 @@ class Rules:
         return [limit for limit in self.inexact if any(map(limit.concerns, node.walk()))]
 
     def find(self, node: Node) -> Rule:
-        """The rule of the block as written, else of what it expands to."""
-        for kind in (type(node.block), type(node.form)):
+        """The rule of the block as written, else of what it expands to, else of its family."""
+        for kind in (type(node.block), type(node.form), node.form.ruled_as()):
             if kind in self.refused:
                 raise UnsupportedError(
                     f"{self.backend} cannot lower {kind.__name__} {place(node.path)}: "
@@ -197,7 +205,7 @@ class Rules:
                 inner = ".".join(part for part in (module, step) if part)
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
-                bind = rule.binds[name]
+                bind = rule.bind(name)
                 where = bind.attribute, bind.transform, bind.part
                 binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)

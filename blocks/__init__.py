@@ -52,6 +52,7 @@ from blocks.activation import (
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv
+from blocks.custom import Custom
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
@@ -76,6 +77,7 @@ __all__ = [
     "Composite",
     "Conv",
     "Crop",
+    "Custom",
     "Dense",
     "Dropout",
     "FieldError",

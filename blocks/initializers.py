@@ -23,6 +23,10 @@ class Initializer(Config):
         """An array of `shape`, in float64."""
         raise NotImplementedError
 
+    def at(self, shape: tuple[int, ...]) -> Initializer:
+        """The initialiser that no longer asks for the shape: normal or uniform, with numbers."""
+        return self
+
     def __repr__(self) -> str:
         return f"initializers.{super().__repr__()}"
 
@@ -94,14 +98,15 @@ class VarianceScaling(Initializer):
     mode: str = fields.choice(("fan_in", "fan_out", "fan_avg"), "fan_avg")
     distribution: str = fields.choice(("uniform", "normal"), "uniform")
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def at(self, shape: tuple[int, ...]) -> Initializer:
         fan_in, fan_out = fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         std = math.sqrt(self.scale / max(fan, 1))
-        if self.distribution == "normal":
-            return rng.normal(0.0, std, shape)
         bound = math.sqrt(3) * std
-        return rng.uniform(-bound, bound, shape)
+        return Normal(std) if self.distribution == "normal" else Uniform(-bound, bound)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return self.at(shape).draw(rng, shape)
 
 
 @block
@@ -195,6 +200,11 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return window * shape[-2], window * shape[-1]
 
 
+def named(init: Init) -> Initializer:
+    """The initialiser of that name, or itself."""
+    return NAMED[init] if isinstance(init, str) else init
+
+
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw by name or by instance."""
-    return (NAMED[init] if isinstance(init, str) else init).draw(rng, shape)
+    return named(init).draw(rng, shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -130,3 +131,39 @@ class Parallel(nnx.Module):
 
     def __call__(self, *x):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
+
+
+class Constant(nnx.Variable):
+    """An array that is saved with the model but has no gradient."""
+
+
+class Custom(nnx.Module):
+    """Code of one's own on parameters and constants."""
+
+    def __init__(self, params=None, constants=None, dtype=None, **fields):
+        for name, value in (params or {}).items():
+            setattr(self, name, nnx.Param(value))
+        for name, value in (constants or {}).items():
+            setattr(self, name, Constant(value))
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self.arrays = (*(params or {}), *(constants or {}))
+        self.dtype = dtype
+
+    def __call__(self, *x):
+        arrays = {name: getattr(self, name)[...] for name in self.arrays}
+        if self.dtype is not None:
+            arrays = {name: value.astype(self.dtype) for name, value in arrays.items()}
+        return self.compute(x if len(x) > 1 else x[0], **arrays)
+
+
+def normal(rngs, shape, mean, std, dtype=jnp.float32):
+    return mean + std * jax.random.normal(rngs.params(), shape, dtype)
+
+
+def uniform(rngs, shape, low, high, dtype=jnp.float32):
+    return jax.random.uniform(rngs.params(), shape, dtype, low, high)
+
+
+def orthogonal(rngs, shape, gain, dtype=jnp.float32):
+    return nnx.initializers.orthogonal(gain)(rngs.params(), shape, dtype)

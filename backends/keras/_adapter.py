@@ -15,15 +15,14 @@ import numpy as np
 from backends._backend import Backend
 from backends._expression import call, evaluate, literal, optional, render
 from backends._rules import Binding, Program
-from backends.keras._common import (
-    layer_name,
-    rule,
-)
+from backends.keras import modules, ops
+from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
 from blocks._spec import Node, map_value
 from blocks._stack import run
 from blocks._train import SGD
+from blocks.custom import Custom
 
 
 class KerasBackend(Backend):
@@ -32,6 +31,7 @@ class KerasBackend(Backend):
     name = "keras"
     layout = "channels_last"
     rules = rule
+    helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "keras": "import keras",
         "layers": "from keras import layers",
@@ -63,6 +63,9 @@ class KerasBackend(Backend):
         statements, out = self.statements(program)
         lines += [statement.code() for statement in statements]
         return "\n".join([*lines, f"model = keras.Model(inputs, {out})"])
+
+    def expressions(self, program: Program) -> list[Any]:
+        return [statement.callee for statement in self.statements(program)[0]]
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
         return keras.ops.convert_to_numpy(self.find(model, binding)).copy()
@@ -114,7 +117,9 @@ class KerasBackend(Backend):
                 momentum=np.float64(optimizer.momentum),
                 nesterov=optimizer.nesterov,
             )
-            model.compile(optimizer=native, loss=LOSSES[loss](dtype=dtype))
+            # a Custom block may branch on values, which a graph cannot
+            eager = any(isinstance(n.form, Custom) for n in node.walk())
+            model.compile(native, LOSSES[loss](dtype=dtype), run_eagerly=eager)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
             with self.engine.precision(dtype), policy(node):

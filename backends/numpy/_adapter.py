@@ -47,7 +47,13 @@ class NumpyBackend(Backend):
     layout = None
     rules = rule
     helpers: ClassVar = modules.FAMILIES
-    imports: ClassVar = {"math": "import math", "np": "import numpy as np"}
+    imports: ClassVar = {
+        "math": "import math",
+        "np": "import numpy as np",
+        "anp": "import autograd.numpy as anp",
+        "make_vjp": "from autograd import make_vjp",
+        "getval": "from autograd.tracer import getval",
+    }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
     def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from backends._backend import Backend
 from backends._rules import Binding, Program
-from backends.torch import modules
+from backends.torch import modules, ops
 from backends.torch._common import rule
 from blocks._spec import Node, array_dtype, floats, leaves, map_value
 from blocks._train import SGD
@@ -29,7 +29,7 @@ class TorchBackend(Backend):
     name = "torch"
     layout = "channels_first"
     rules = rule
-    helpers: ClassVar = (modules,)
+    helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "OrderedDict": "from collections import OrderedDict",
         "reduce": "from functools import reduce",

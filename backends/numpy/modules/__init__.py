@@ -5,12 +5,17 @@ from backends.numpy.modules import (
     base,
     combine,
     conv,
+    custom,
     linear,
     norm,
+    ops,
     pool,
     regularisation,
     shape,
     value,
 )
 
-FAMILIES = (base, linear, conv, pool, norm, activation, regularisation, shape, value, combine)
+FAMILIES = (
+    *(base, linear, conv, pool, norm, activation, regularisation, shape, value, combine),
+    *(ops, custom),
+)

@@ -1,0 +1,61 @@
+"""What Keras needs beside its own layers. A printed listing holds those that it uses."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers, ops
+
+
+class Custom(layers.Layer):
+    """Code of one's own on parameters and constants, given as shape and initializer.
+
+    `outputs` is (shape, dtype), or a list of such pairs for a tuple. It is stated, so that a model
+    can be built without running the code, which may branch on values.
+    """
+
+    def __init__(
+        self,
+        outputs,
+        params=None,
+        constants=None,
+        name=None,
+        dtype=None,
+        trainable=True,
+        **fields,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        given = {"outputs": outputs, "params": params, "constants": constants, **fields}
+        self.given = keras.saving.serialize_keras_object(given)
+        self.outputs = outputs
+        self.arrays = []
+        for trainable, group in ((True, params or {}), (False, constants or {})):
+            for name, (shape, initializer) in group.items():
+                options = {"initializer": initializer, "trainable": trainable}
+                setattr(self, name, self.add_weight(shape, name=name, **options))
+                self.arrays.append(name)
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def compute(self, x, **arrays):
+        raise NotImplementedError
+
+    def call(self, x):
+        arrays = {name: ops.convert_to_tensor(getattr(self, name)) for name in self.arrays}
+        return self.compute(x, **arrays)
+
+    def compute_output_spec(self, x):
+        return self.announced(self.outputs)
+
+    def announced(self, outputs):
+        if isinstance(outputs, list):
+            return tuple(self.announced(member) for member in outputs)
+        shape, dtype = outputs
+        return keras.KerasTensor((None, *shape), dtype=dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "given": self.given}
+
+    @classmethod
+    def from_config(cls, config):
+        given = keras.saving.deserialize_keras_object(config.pop("given"))
+        return cls(**given, **config)
