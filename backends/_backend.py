@@ -138,7 +138,7 @@ class Backend:
 
     def definitions(self, program: Program, body: str) -> Own:
         """The classes that a listing defines itself, each once."""
-        own = Own(self.reserved() | assigned_in(body), self.imports)
+        own = Own(self.reserved() | assigned_in(body), self.namespace(0))
         for found in self.expressions(program):
             if isinstance(found, Call) and isinstance(found.function, Definition):
                 own.add(found.function)

@@ -107,7 +107,7 @@ class Own:
     """The classes that one listing defines itself; see `listing` for the names."""
 
     taken: set[str]
-    known: Mapping[str, str]
+    known: Mapping[str, Any]
     origins: dict[str, type] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     needed: dict[str, str] = field(default_factory=dict)
@@ -142,12 +142,12 @@ def listing(
     words: Mapping[str, str],
     hidden: set[str],
     taken: set[str],
-    known: Mapping[str, str],
+    known: Mapping[str, Any],
 ) -> Code:
     """A class of the framework from the user's own.
 
-    `hidden` are fields that cannot be printed, `taken` names that the listing needs, `known` the
-    imports that it may have.
+    `hidden` are fields that cannot be printed, `taken` names that the listing needs, `known` what
+    they stand for.
     """
     return Writer(kind, base, words, hidden, taken, known).code()
 
@@ -161,7 +161,7 @@ class Writer:
     words: Mapping[str, str]
     hidden: set[str]
     taken: set[str]
-    known: Mapping[str, str]
+    known: Mapping[str, Any]
     methods: dict[str, ast.stmt] = field(default_factory=dict)
     constants: dict[str, ast.stmt] = field(default_factory=dict)
     needed: dict[str, str] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Writer:
     def outside(self, name: str, value: Any) -> None:
         """Bring along something from the user's module: an import, a constant or a function."""
         line = imported(name, value)
-        if line is not None and line == self.known.get(name):
+        if self.known.get(name) is value:
             return
         if name in self.taken:
             raise self.refuse(f"the listing needs {name!r} for itself.\n  Rename it.")
@@ -347,15 +347,16 @@ def is_data(value: Any) -> bool:
 
 def imported(name: str, value: Any) -> str | None:
     """The line that imports a part of Python's library or of NumPy; None for anything else."""
-    if not isinstance(value, (ModuleType, FunctionType, BuiltinFunctionType, type)):
+    if isinstance(value, ModuleType):
+        module, start, own = value.__name__, "", value.__name__
+    elif isinstance(value, (FunctionType, BuiltinFunctionType, type)):
+        module, own = (value.__module__ or "").lstrip("_"), value.__name__  # _functools has reduce
+        start = f"from {module} "
+    else:
         return None
-    module = value if isinstance(value, ModuleType) else sys.modules.get(value.__module__ or "")
-    root = module.__name__.partition(".")[0] if module else ""
-    if root not in sys.stdlib_module_names and root != "numpy":
+    if module.partition(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
         return None
-    found, start = (module, "") if value is module else (value, f"from {module.__name__} ")
-    renamed = f" as {name}" if found.__name__ != name else ""
-    return f"{start}import {found.__name__}{renamed}"
+    return f"{start}import {own}" + (f" as {name}" if own != name else "")
 
 
 def unparse(tree: ast.AST) -> str:

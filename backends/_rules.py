@@ -100,12 +100,12 @@ class Binding:
             whole = held()
             whole[self.part(whole)] = native
             native = whole
-        return np.ascontiguousarray(native)
+        return np.asarray(native, order="C")
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
         if self.part is not None:
             array = array[self.part(array)]
-        return np.ascontiguousarray(self.transform.to_canonical(array, self.spec.shape))
+        return np.asarray(self.transform.to_canonical(array, self.spec.shape), order="C")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class Spec:
 
     def in_layout(self, layout: str) -> Spec:
         """The same tensor with its channel axis where `layout` wants it."""
-        return replace(self, layout=layout).with_channels(self.channels, self.spatial)
+        named = replace(self, layout=layout)
+        return named.with_channels(self.channels, self.spatial) if self.rank else named
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ class Custom(layers.Layer):
         self.given = keras.saving.serialize_keras_object(given)
         self.outputs = outputs
         self.arrays = []
-        for trainable, group in ((True, params or {}), (False, constants or {})):
+        for trains, group in ((True, params or {}), (False, constants or {})):
             for name, (shape, initializer) in group.items():
-                options = {"initializer": initializer, "trainable": trainable}
+                options = {"initializer": initializer, "trainable": trains}
                 setattr(self, name, self.add_weight(shape, name=name, **options))
                 self.arrays.append(name)
         for name, value in fields.items():

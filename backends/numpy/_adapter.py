@@ -49,6 +49,7 @@ class NumpyBackend(Backend):
     helpers: ClassVar = modules.FAMILIES
     imports: ClassVar = {
         "math": "import math",
+        "warnings": "import warnings",
         "np": "import numpy as np",
         "anp": "import autograd.numpy as anp",
         "make_vjp": "from autograd import make_vjp",

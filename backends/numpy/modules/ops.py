@@ -39,6 +39,11 @@ def _take(x, indices, axis):
     return x[(slice(None),) * (axis % x.ndim) + (anp.asarray(indices),)]
 
 
+def _repeat(x, times, axis):
+    """autograd's gradient is wrong for a negative axis."""
+    return anp.repeat(x, times, axis % x.ndim)
+
+
 def _pad(x, pairs):
     return anp.pad(x, pairs, "constant")
 
@@ -93,10 +98,10 @@ SAME = (
     *("logaddexp", "arctan2", "logical_and", "logical_or", "maximum", "minimum", "power"),
     *("where", "clip", "cumsum", "matmul", "einsum", "tensordot"),
     *("shape", "reshape", "transpose", "swapaxes", "moveaxis", "expand_dims", "squeeze"),
-    *("broadcast_to", "concatenate", "stack", "split", "roll", "repeat", "tile", "tril", "triu"),
+    *("broadcast_to", "concatenate", "stack", "split", "roll", "tile", "tril", "triu"),
 )
 OWN = (
-    *("sigmoid", "softmax", "stop_gradient", "argmax", "argmin", "flip", "take", "pad"),
+    *("sigmoid", "softmax", "stop_gradient", "argmax", "argmin", "flip", "take", "repeat", "pad"),
     *("zeros", "ones", "full", "full_like", "eye", "arange", "astype", "cond", "while_loop"),
 )
 WORDS = {name: f"anp.{name}" for name in SAME} | {name: f"_{name}" for name in OWN}
