@@ -96,7 +96,7 @@ def test_what_a_listing_leaves_out_is_the_framework_default(framework):
     checked = 0
     for label, node in NODES:
         for found in walk(adapter.program(node).expression):
-            for call in calls_in(found):
+            for call in [c for c in calls_in(found) if c.implied]:
                 function = lookup(call.function, namespace)
                 owner = function.__init__ if inspect.isclass(function) else function
                 target = owner
@@ -142,7 +142,7 @@ def equal(default, value, call, name, namespace):
     if isinstance(value, Name):
         value = lookup(value.text, namespace)
     for (prefix, argument), meant in MEANT.items():
-        if default is None and call.function.startswith(prefix) and name == argument:
+        if default is None and str(call.function).startswith(prefix) and name == argument:
             return value == (call.args[0] if meant == "pool_size" else meant)
     if isinstance(default, tuple) and not isinstance(value, tuple):
         return set(default) == {value}

@@ -25,7 +25,8 @@ def custom(node: Node) -> Any:
 
 
 def first(path: str, spec: ParamSpec, init: Any) -> Any:
-    dtype = {"dtype": optional(Name(f"jnp.{spec.dtype}"), Name("jnp.float32"))}
+    stated = None if spec.dtype == "float32" else Name(f"jnp.{spec.dtype}")
+    dtype = {"dtype": optional(stated, None)}
     match init:
         case Constant(0):
             return call("jnp.zeros", spec.shape, **dtype)

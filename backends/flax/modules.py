@@ -157,13 +157,13 @@ class Custom(nnx.Module):
         return self.compute(x if len(x) > 1 else x[0], **arrays)
 
 
-def normal(rngs, shape, mean, std, dtype=jnp.float32):
+def normal(rngs, shape, mean, std, dtype=None):
     return mean + std * jax.random.normal(rngs.params(), shape, dtype)
 
 
-def uniform(rngs, shape, low, high, dtype=jnp.float32):
+def uniform(rngs, shape, low, high, dtype=None):
     return jax.random.uniform(rngs.params(), shape, dtype, low, high)
 
 
-def orthogonal(rngs, shape, gain, dtype=jnp.float32):
+def orthogonal(rngs, shape, gain, dtype=None):
     return nnx.initializers.orthogonal(gain)(rngs.params(), shape, dtype)

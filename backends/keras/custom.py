@@ -8,12 +8,12 @@ from backends._custom import arrays, define, native_attributes, operations, plai
 from backends._expression import call
 from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
-from blocks._spec import Node, ParamSpec, ValueSpec
+from blocks._spec import Node, ParamSpec, ValueSpec, map_value
 from blocks.custom import Custom
 from blocks.initializers import Array, Constant, Normal, Uniform
 
 OPS = operations(ops.WORDS, vars(ops))
-TAKEN = native_attributes(modules.Custom(outputs=((1,), "float32")))
+TAKEN = native_attributes(modules.Custom(outputs={}))
 
 
 @rule(Custom, own_names=True)
@@ -26,10 +26,8 @@ def custom(node: Node) -> Any:
 
 
 def outputs(value: ValueSpec) -> Any:
-    """Shape and dtype of what comes out; a list for a tuple."""
-    if isinstance(value, tuple):
-        return [outputs(member) for member in value]
-    return value.shape, value.dtype
+    """Shape and dtype of what comes out; a tuple of them for a tuple."""
+    return map_value(lambda spec: {"shape": spec.shape, "dtype": spec.dtype}, value)
 
 
 def first(path: str, spec: ParamSpec, init: Any) -> Any:

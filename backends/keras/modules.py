@@ -9,8 +9,8 @@ from keras import layers, ops
 class Custom(layers.Layer):
     """Code of one's own on parameters and constants, given as shape and initializer.
 
-    `outputs` is (shape, dtype), or a list of such pairs for a tuple. It is stated, so that a model
-    can be built without running the code, which may branch on values.
+    `outputs` are shape and dtype of what comes out, or a tuple of them. They are stated, so that a
+    model can be built without running the code, which may branch on values.
     """
 
     def __init__(
@@ -47,15 +47,21 @@ class Custom(layers.Layer):
         return self.announced(self.outputs)
 
     def announced(self, outputs):
-        if isinstance(outputs, list):
-            return tuple(self.announced(member) for member in outputs)
-        shape, dtype = outputs
-        return keras.KerasTensor((None, *shape), dtype=dtype)
+        if isinstance(outputs, tuple):
+            return tuple(map(self.announced, outputs))
+        return keras.KerasTensor((None, *outputs["shape"]), dtype=outputs["dtype"])
 
     def get_config(self):
         return {**super().get_config(), "given": self.given}
 
     @classmethod
     def from_config(cls, config):
-        given = keras.saving.deserialize_keras_object(config.pop("given"))
+        given = tuples(keras.saving.deserialize_keras_object(config.pop("given")))
         return cls(**given, **config)
+
+
+def tuples(value):
+    """Lists as the tuples that they were: JSON knows only lists."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value

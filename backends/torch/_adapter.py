@@ -88,10 +88,12 @@ class TorchBackend(Backend):
             with autocast(node, model):
                 outputs = leaves(model(inputs))
             seeds = leaves(to_tensors(model, cotangent))
+            pairs = zip(outputs, seeds, strict=True)
+            moving = [(y, seed.to(y.dtype)) for y, seed in pairs if y.requires_grad]
             grads = torch.autograd.grad(
-                outputs,
+                [y for y, _ in moving],
                 [*tracked, *weights.values()],
-                [seed.to(y.dtype) for seed, y in zip(seeds, outputs, strict=True)],
+                [seed for _, seed in moving],
                 materialize_grads=True,
             )
         arrays = list(map(to_numpy, grads))
