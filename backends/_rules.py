@@ -128,7 +128,7 @@ class Inexact:
 
     def concerns(self, node: Node) -> bool:
         form = node.form
-        return type(form) is self.block and all(
+        return form.ruled_as() is self.block and all(
             getattr(form, name) == value for name, value in self.fields.items()
         )
 

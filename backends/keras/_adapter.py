@@ -120,6 +120,9 @@ class KerasBackend(Backend):
             # a Custom block may branch on values, which a graph cannot
             eager = any(isinstance(n.form, Custom) for n in node.walk())
             model.compile(native, LOSSES[loss](dtype=dtype), run_eagerly=eager)
+            # which builds the loss; under JAX, Keras would trace the whole model for that
+            y = np.zeros((1, *(n or 1 for n in node.out_spec.shape)), dtype)
+            model.compute_loss(y=y[:, 0] if loss == "cross_entropy" else y, y_pred=y)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
             with self.engine.precision(dtype), policy(node):

@@ -8,6 +8,7 @@ from backends.keras._common import (
     rule,
 )
 from blocks.activation import Activation
+from blocks.custom import Custom
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pool import GlobalAvgPool
@@ -17,5 +18,6 @@ if keras.backend.backend() == "tensorflow":
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu")
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu_tanh")
 else:
-    for block in (BatchNorm, LayerNorm, GroupNorm, RMSNorm, GlobalAvgPool, Activation, Dense):
+    norms = (BatchNorm, LayerNorm, GroupNorm, RMSNorm)
+    for block in (*norms, GlobalAvgPool, Activation, Dense, Custom):
         rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")

@@ -41,7 +41,13 @@ class Custom(layers.Layer):
 
     def call(self, x):
         arrays = {name: ops.convert_to_tensor(getattr(self, name)) for name in self.arrays}
-        return self.compute(x, **arrays)
+        return self.cast(self.compute(x, **arrays), self.outputs)
+
+    def cast(self, y, outputs):
+        """Some of Keras's operations turn float64 into float32."""
+        if isinstance(outputs, tuple):
+            return tuple(map(self.cast, y, outputs))
+        return ops.cast(y, outputs["dtype"])
 
     def compute_output_spec(self, x):
         return self.announced(self.outputs)
