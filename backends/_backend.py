@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends._custom import Own
+from backends._custom import Own, check_name
 from backends._expression import Call, Definition, evaluate, lets, render, walk
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
@@ -112,8 +112,11 @@ class Backend:
 
     def source(self, program: Program) -> str:
         """The network as code that runs with the framework alone and defines `model`."""
+        definitions = self.definitions(program)
         body = self.body(program)
-        own = self.definitions(program, body)
+        own = Own(self.reserved() | assigned_in(body), self.namespace(0))
+        for definition in definitions:
+            own.add(definition)
         helpers = self.helper_source("\n".join([*own.texts(), body]))
         code = "\n\n\n".join([*helpers, *own.texts(), body])
         used = names_in(code)
@@ -136,13 +139,13 @@ class Backend:
         """All expressions of a program."""
         return walk(program.expression)
 
-    def definitions(self, program: Program, body: str) -> Own:
-        """The classes that a listing defines itself, each once."""
-        own = Own(self.reserved() | assigned_in(body), self.namespace(0))
-        for found in self.expressions(program):
-            if isinstance(found, Call) and isinstance(found.function, Definition):
-                own.add(found.function)
-        return own
+    def definitions(self, program: Program) -> list[Definition]:
+        """The classes that a listing defines itself."""
+        calls = [found for found in self.expressions(program) if isinstance(found, Call)]
+        found = [call.function for call in calls if isinstance(call.function, Definition)]
+        for definition in found:
+            check_name(definition.name)
+        return found
 
     def helper_source(self, code: str) -> list[str]:
         """The source of every helper that the code uses, and of those that they use, in order."""

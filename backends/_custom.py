@@ -8,7 +8,6 @@ a class written from the user's own source, with `ops.name` in the framework's w
 from __future__ import annotations
 
 import ast
-import builtins
 import inspect
 import sys
 import textwrap
@@ -21,9 +20,9 @@ from typing import Any
 from backends._expression import Definition, lookup
 from blocks._errors import UnsupportedError, place
 from blocks._ops import OPS, Ops, unknown
-from blocks._spec import Node, join, map_value
+from blocks._spec import Node, ParamSpec, map_value
 from blocks.custom import Custom, check_output, is_name
-from blocks.initializers import named
+from blocks.initializers import Array, Constant, Normal, Orthogonal, Uniform, settled
 
 METHODS = (FunctionType, staticmethod, property)
 
@@ -44,7 +43,9 @@ def define(node: Node, base: Any, words: Mapping[str, str], ops: Ops) -> Definit
     made = type(base)(kind.__name__, (base,), members)
     shapes = map_value(lambda spec: (spec.shape, spec.dtype), out)
     hidden = {name for name, value in vars(block).items() if not is_data(value)}
-    return Definition(kind.__name__, kind, shapes, made, partial(listing, kind, base, words, hidden))
+    return Definition(
+        kind.__name__, kind, shapes, made, partial(listing, kind, base, words, hidden)
+    )
 
 
 def operations(words: Mapping[str, str], namespace: Mapping[str, Any]) -> Ops:
@@ -52,9 +53,9 @@ def operations(words: Mapping[str, str], namespace: Mapping[str, Any]) -> Ops:
     return Ops({name: lookup(text, namespace) for name, text in words.items()})
 
 
-def native_attributes(base: Any) -> set[str]:
+def native_attributes(base: Any, **options: Any) -> set[str]:
     """The names that a native object has for other things, its constructor's arguments included."""
-    return {*dir(base), *inspect.signature(type(base)).parameters} - {"fields"}
+    return {*dir(base(**options)), *inspect.signature(base).parameters} - {"fields"}
 
 
 def plain_fields(node: Node, taken: set[str]) -> dict[str, Any]:
@@ -76,18 +77,25 @@ def plain_fields(node: Node, taken: set[str]) -> dict[str, Any]:
 def arrays(node: Node, native: Any) -> dict[str, Any]:
     """Arguments for the parameters and the constants, as far as there are any.
 
-    `native` makes the expression of one from its path, its spec and its initialiser.
+    `native` makes the expression of one from its spec and its initialiser.
     """
     found = {}
     for argument, trainable in (("params", True), ("constants", False)):
         group = {
-            name: native(join(node.home, name), spec, named(spec.init).at(spec.shape))
+            name: native(spec, simple(spec))
             for name, spec in node.params.items()
             if spec.trainable is trainable
         }
         if group:
             found[argument] = group
     return found
+
+
+def simple(spec: ParamSpec) -> Any:
+    """An initialiser that every framework has; for others, numbers of the usual size."""
+    found = settled(spec.init, spec.shape)
+    known = isinstance(found, (Constant, Array, Normal, Uniform, Orthogonal))
+    return found if known else settled("lecun_normal", spec.shape)
 
 
 # Listings
@@ -100,6 +108,12 @@ class Code:
     text: str
     needed: dict[str, str]
     imports: dict[str, str]
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name: it would be read as code."""
+    if not is_name(name):
+        raise UnsupportedError(f"cannot print {name!r}: a class needs a name.\n  Rename it.")
 
 
 @dataclass
@@ -162,7 +176,7 @@ class Writer:
     hidden: set[str]
     taken: set[str]
     known: Mapping[str, Any]
-    methods: dict[str, ast.stmt] = field(default_factory=dict)
+    methods: dict[str, ast.FunctionDef] = field(default_factory=dict)
     constants: dict[str, ast.stmt] = field(default_factory=dict)
     needed: dict[str, str] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
@@ -172,8 +186,8 @@ class Writer:
 
     def code(self) -> Code:
         name = self.kind.__name__
-        if not is_name(name) or name in self.taken or hasattr(builtins, name):
-            raise self.refuse("a listing cannot have a class of that name.\n  Rename the class.")
+        if name in self.taken:
+            raise self.refuse("a listing has something else of that name.\n  Rename the class.")
         self.ops = list(inspect.signature(self.kind.forward).parameters)[1]
         self.method("forward")
         doc = [ast.Expr(ast.Constant(self.kind.__doc__))] if self.kind.__doc__ else []
@@ -202,12 +216,14 @@ class Writer:
             ) from None
         if not isinstance(tree, ast.FunctionDef) or tree.name != function.__name__:
             raise self.refuse(f"{name!r} is no function with a def of its own.")
-        kept = [d for d in tree.decorator_list if ast.unparse(d) not in ("staticmethod", "property")]
+        kept = [
+            d for d in tree.decorator_list if ast.unparse(d) not in ("staticmethod", "property")
+        ]
         if kept:
             raise self.refuse(f"{name!r} has the decorator {ast.unparse(kept[0])}.")
         return tree
 
-    def rewritten(self, tree: ast.FunctionDef, function: Any, this: str | None) -> ast.stmt:
+    def rewritten(self, tree: ast.FunctionDef, function: Any, this: str | None) -> ast.FunctionDef:
         """The function in the framework's words; what else it reads comes along."""
         words, read = Words(self, this), names_in(tree) - {self.ops}
         tree = words.visit(tree)
@@ -236,7 +252,9 @@ class Writer:
         if isinstance(found, METHODS) and own:
             self.method(name)
         elif own and is_data(found) and hasattr(self.kind, name) and name not in fields:
-            self.constants[name] = ast.Assign([ast.Name(name)], ast.parse(repr(found)).body[0].value)
+            self.constants[name] = ast.Assign(
+                [ast.Name(name)], ast.parse(repr(found), mode="eval").body
+            )
         else:
             raise self.refuse(f"forward reads self.{name}, which cannot stand in a listing.")
 

@@ -32,7 +32,7 @@ class Definition:
     origin: type
     facts: Any
     made: type = field(compare=False)
-    code: Callable[[], Any] = field(compare=False)
+    code: Callable[[set[str], Mapping[str, Any]], Any] = field(compare=False)
 
     def __str__(self) -> str:
         return self.name

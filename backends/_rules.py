@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import einops
 import numpy as np
 
 from backends._expression import Let
@@ -46,6 +47,16 @@ out_first = Transform(
 flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
 
 
+def rearranged(before: str, after: str) -> Transform:
+    """Axes in another order, with others of size 1 between them, as einops patterns say."""
+    there, back = f"{before} -> {after}", f"{after} -> {before}"
+    return Transform(
+        there,
+        lambda a: einops.rearrange(a, there),
+        lambda a, shape: einops.rearrange(a, back),
+    )
+
+
 # The part of a native array that holds a canonical one: from the whole array to an index.
 Part: TypeAlias = Callable[[np.ndarray], Any]
 
@@ -64,22 +75,33 @@ class Bind:
     part: Part | None = None
 
 
+def as_bind(target: Any) -> Bind:
+    """A Bind from an attribute, (attribute, transform) or (attribute, transform, part)."""
+    if isinstance(target, Bind):
+        return target
+    return Bind(target) if isinstance(target, str) else Bind(*target)
+
+
 @dataclass(frozen=True)
 class Rule:
     """How one block becomes a native expression.
 
-    `child` says how a native container reaches a child, from its name and its index. With
-    `own_names`, parameters that `binds` does not name are native attributes of the same name.
+    A bind that depends on the block's fields is a function of the node. `child` says how a native
+    container reaches a child, from its name and its index; `attribute`, if there is one, what a
+    parameter without a bind is called natively, from its name.
     """
 
     function: Callable[..., Any]
-    binds: dict[str, Bind]
+    binds: dict[str, Bind | Callable[[Node], Any]]
     child: str = "{name}"
-    own_names: bool = False
+    attribute: str = ""
 
-    def bind(self, name: str) -> Bind:
-        """Where a canonical parameter lives."""
-        return Bind(name) if self.own_names and name not in self.binds else self.binds[name]
+    def bind(self, name: str, node: Node) -> Bind:
+        """Where a parameter of that name lives."""
+        if self.attribute and name not in self.binds:
+            return Bind(self.attribute.format(name=name))
+        found = self.binds[name]
+        return found if isinstance(found, Bind) else as_bind(found(node))
 
 
 @dataclass(frozen=True)
@@ -143,20 +165,21 @@ class Rules:
         self.inexact: list[Inexact] = []
 
     def __call__(
-        self, block: type[Block], *, child: str = "{name}", own_names: bool = False, **binds: Any
+        self, block: type[Block], *, child: str = "{name}", attribute: str = "", **binds: Any
     ) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
-        (attribute, transform) or (attribute, transform, part).
+        (attribute, transform) or (attribute, transform, part), or a function of the node that
+        returns one of these. An attribute of a layer inside the layer is a dotted path.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             if block in self.table:
                 raise TypeError(f"{self.backend} already has a rule for {block.__name__}.")
             bound = {
-                name: Bind(target) if isinstance(target, str) else Bind(*target)
+                name: target if callable(target) else as_bind(target)
                 for name, target in binds.items()
             }
-            self.table[block] = Rule(function, bound, child, own_names)
+            self.table[block] = Rule(function, bound, child, attribute)
             return function
 
         return register
@@ -205,7 +228,7 @@ class Rules:
                 inner = ".".join(part for part in (module, step) if part)
                 children[child.name] = yield lowered(child, inner)
             for name, spec in node.params.items():
-                bind = rule.bind(name)
+                bind = rule.bind(name, node)
                 where = bind.attribute, bind.transform, bind.part
                 binding = Binding(join(node.home, name), module, *where, spec)
                 bindings.setdefault(binding.path, binding)

@@ -53,17 +53,21 @@ from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv
 from blocks.custom import Custom
-from blocks.linear import Dense
+from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.recurrent import GRU, LSTM, SimpleRNN
 from blocks.regularisation import Dropout
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
-from blocks.value import Identity, Select
+from blocks.value import Constant, Identity, Parameter, Sample, Select
 
 __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "MLP",
     "SELU",
     "SGD",
@@ -75,11 +79,14 @@ __all__ = [
     "BlockError",
     "Combinator",
     "Composite",
+    "Constant",
     "Conv",
     "Crop",
     "Custom",
     "Dense",
     "Dropout",
+    "EinMix",
+    "Embedding",
     "FieldError",
     "Flatten",
     "GlobalAvgPool",
@@ -104,18 +111,23 @@ __all__ = [
     "Parallel",
     "ParamError",
     "ParamSpec",
+    "Parameter",
     "Permute",
     "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Rearrange",
+    "Reduce",
     "Reshape",
     "Residual",
+    "Sample",
     "Select",
     "Sequential",
     "ShapeError",
     "Shared",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "SoftShrink",
     "Softmax",
     "Softplus",

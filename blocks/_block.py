@@ -77,12 +77,14 @@ class Leaf(Block):
 
     `layout_role` says how it looks at the axes: "spatial" blocks find their channels by the
     layout, "elementwise" ones work in any layout, "plain" ones see the array as it is. `numbers`
-    says what it takes: "float", "any", or by `kinds` others for each tensor.
+    says what it takes: "float", "any", or by `kinds` others for each tensor. `stochastic`
+    ones draw random numbers in training.
     """
 
     layout_role: ClassVar[str] = "plain"
     takes_tuple: ClassVar[bool] = False
     numbers: ClassVar[str] = "float"
+    stochastic: ClassVar[bool] = False
 
     def kinds(self, x: ValueSpec) -> Any:
         """The kind of numbers that it takes, for each tensor of its input."""

@@ -117,10 +117,12 @@ def choice(options: Sequence[str], default: Any = REQUIRED) -> Any:
     return converted(convert, default)
 
 
-def integers(default: Any = REQUIRED, *, low: int = 1) -> Any:
-    """A tuple of ints of at least `low`."""
+def integers(default: Any = REQUIRED, *, low: int = 1, optional: bool = False) -> Any:
+    """A tuple of ints of at least `low`; None too if optional."""
 
-    def convert(block: Any, label: str, value: Any) -> tuple[int, ...]:
+    def convert(block: Any, label: str, value: Any) -> tuple[int, ...] | None:
+        if value is None and optional:
+            return None
         numbers = int_tuple(value)
         if numbers is None or any(n < low for n in numbers):
             rule = "a tuple of positive ints" if low == 1 else f"a tuple of ints of at least {low}"

@@ -16,6 +16,7 @@ from blocks._errors import FieldError, ShapeError, did_you_mean, place
 from blocks._fields import as_index
 from blocks._spec import (
     DTYPES,
+    FLOAT,
     FLOATS,
     LAYOUTS,
     Kind,
@@ -77,6 +78,15 @@ def infer(
 def half(dtype: str) -> bool:
     """Whether a dtype has 16 bits."""
     return dtype.endswith("16")
+
+
+def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:
+    """The spec of a parameter in the network's dtype."""
+    if not isinstance(spec, ParamSpec):
+        raise ShapeError(
+            f"has {spec!r} for its {name}, not a ParamSpec", fix='Write ParamSpec(shape, "zeros").'
+        )
+    return replace(spec, dtype=dtype)
 
 
 class Wanted(Exception):
@@ -193,10 +203,10 @@ class Inference:
         leaf = frame.form
         if isinstance(frame.x, tuple) and not leaf.takes_tuple:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
-        out = leaf.out_spec(frame.x)
+        out = map_value(self.typed, leaf.out_spec(frame.x))
         map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
         dtype = self.dtypes["param_dtype"]
-        params = {k: replace(p, dtype=dtype) for k, p in leaf.param_specs(frame.x).items()}
+        params = {k: typed_param(k, p, dtype) for k, p in leaf.param_specs(frame.x).items()}
         for name, spec in params.items():
             if isinstance(spec.init, Array) and spec.init.shape != spec.shape:
                 raise ShapeError(
@@ -205,6 +215,15 @@ class Inference:
                 )
         self.tie(frame, params)
         return frame.node(out, params=params, resolved=leaf.resolve(frame.x), **self.dtypes)
+
+    def typed(self, spec: Spec) -> Spec:
+        """The same spec; one that says only that it holds floats gets the network's dtype."""
+        if not isinstance(spec, Spec):
+            raise ShapeError(
+                f"has an out_spec that returns {spec!r}, not a Spec",
+                fix="Return x itself, x.with_shape(...), or a tuple of these.",
+            )
+        return replace(spec, dtype=self.dtypes["dtype"]) if spec.dtype == FLOAT else spec
 
     def check_kind(self, kind: Kind, spec: Spec) -> None:
         """Refuse a tensor of other numbers than the block takes; an input may still become one."""

@@ -79,7 +79,8 @@ class Layout:
 
     def price(self, node: Node) -> Prices:
         if not isinstance(node.form, Combinator):
-            role = node.form.layout_role
+            # shared draws count places in the order of the program
+            role = "plain" if "key" in node.resolved else node.form.layout_role
             if role == "elementwise" and not isinstance(node.in_spec, tuple):
                 return {(layout, layout): 0 for layout in self.layouts}
             only = self.native if role == "spatial" else self.program

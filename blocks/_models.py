@@ -17,8 +17,9 @@ import numpy as np
 
 from blocks._backends import find_backend
 from blocks._block import Block
+from blocks._draws import shared_draws
 from blocks._errors import BlockError, FieldError, ShapeError
-from blocks._infer import half, infer
+from blocks._infer import check_word, half, infer
 from blocks._params import Params, check_params, init
 from blocks._spec import (
     Node,
@@ -51,6 +52,7 @@ def lower(
     params: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     init: str = "shared",
+    draws: str = "native",
     input_shape: Any = None,
     **options: Any,
 ) -> Any:
@@ -60,9 +62,11 @@ def lower(
         network: a node, or a block together with `input_shape` and the options of `infer`.
         backend: "torch", "keras", "flax", "numpy", or another that is installed.
         params: canonical parameters; drawn from `seed` if left out.
-        seed: of the first parameters.
+        seed: of the first parameters, and of shared draws.
         init: "shared" for the same first parameters on every backend, "native" for the framework's
             own.
+        draws: "native" for the framework's own random numbers in training (Dropout, Sample),
+            "shared" for one stream that is the same on every backend, to compare them.
 
     Returns:
         An `nn.Module`, `keras.Model`, `nnx.Module` or NumPy `Layer`.
@@ -73,13 +77,12 @@ def lower(
     (4, 3)
     """
     node = as_node(network, input_shape, options)
-    if init not in ("shared", "native"):
-        raise FieldError(f"init must be 'shared' or 'native', got {init!r}.")
+    check_word("init", init, ("shared", "native"))
     if init == "native" and params is not None:
         raise FieldError("init='native' leaves the parameters to the backend; drop params=.")
     adapter = find_backend(backend)
     arrays = None if init == "native" else first_params(node, params, seed)
-    program = adapter.program(node)
+    program = drawing_program(adapter, node, draws, seed)
     model = adapter.build(program, seed)
     ORIGINS[model] = Origin(node, adapter, program.bindings)
     # the framework's own are written back too: now in the node's dtype
@@ -87,12 +90,28 @@ def lower(
     return model
 
 
+def drawing_program(adapter: Any, node: Node, draws: str, seed: int) -> Any:
+    """The network as a native program that draws its random numbers in one of the two ways."""
+    check_word("draws", draws, ("native", "shared"))
+    return adapter.program(shared_draws(node, seed) if draws == "shared" else node)
+
+
 def first_params(node: Node, params: Mapping[str, np.ndarray] | None, seed: int) -> Params:
     return init(node, seed) if params is None else check_params(node, params)
 
 
-def source(network: Node | Block, backend: str, *, input_shape: Any = None, **options: Any) -> str:
+def source(
+    network: Node | Block,
+    backend: str,
+    *,
+    draws: str = "native",
+    seed: int = 0,
+    input_shape: Any = None,
+    **options: Any,
+) -> str:
     """The network as code that runs with the framework alone and defines `model`.
+
+    Args are those of `lower`; `seed` is that of shared draws.
 
     >>> import blocks as bl
     >>> print(bl.source(bl.Sequential(bl.Dense(3), bl.ReLU()), "torch", input_shape=(2,)))
@@ -102,7 +121,8 @@ def source(network: Node | Block, backend: str, *, input_shape: Any = None, **op
     <BLANKLINE>
     """
     adapter = find_backend(backend)
-    return adapter.source(adapter.program(as_node(network, input_shape, options)))
+    node = as_node(network, input_shape, options)
+    return adapter.source(drawing_program(adapter, node, draws, seed))
 
 
 def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:

@@ -19,6 +19,7 @@ Shape: TypeAlias = tuple[Size, ...]
 LAYOUTS = ("channels_last", "channels_first")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 DTYPES = (*FLOATS, "int32", "bool")
+FLOAT = "float"  # in what `out_spec` returns: floats of the network's dtype
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Spec:
 
     def in_layout(self, layout: str) -> Spec:
         """The same tensor with its channel axis where `layout` wants it."""
-        named = replace(self, layout=layout)
-        return named.with_channels(self.channels, self.spatial) if self.rank else named
+        same = replace(self, layout=layout)
+        return same.with_channels(self.channels, self.spatial) if self.rank else same
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Sequential(Container):
     the parameter `head/kernel`. Without children it is the identity.
 
     Shape: that of the last block.
+    Differs: nnx.Sequential unpacks a tuple into the arguments of the next layer; in torch, in Keras
+        and here it is one value.
 
     >>> import blocks as bl
     >>> net = bl.Sequential(bl.Dense(256), bl.ReLU(), bl.Dense(10))
@@ -188,6 +190,7 @@ class Residual(Combinator):
         body: the block around which the input goes.
         shortcut: a block on the way around, such as a Conv with a kernel of ones.
         merge: "add", "multiply", "mean", "max", or "concat" along the channels, input first.
+    Differs: no framework has such a layer; in Keras the two ways meet in Add, Concatenate, ...
 
     >>> import blocks as bl
     >>> bl.infer(bl.Residual(bl.Dense(7)), (7,)).out_spec.shape
@@ -259,6 +262,7 @@ class Shared(Composite):
     Fields:
         key: the name, a Python identifier.
         block: what is used again.
+    Differs: torch's state_dict lists the parameters at every use, Keras and Flax list them once.
 
     >>> import blocks as bl
     >>> layer = bl.Shared("tied", bl.Dense(5))
@@ -294,7 +298,11 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     if fork.merge == "tuple":
         return specs
     if any(isinstance(spec, tuple) for spec in specs):
-        raise ShapeError(f"cannot merge tuples by {fork.merge!r}", values=outputs)
+        raise ShapeError(
+            f"cannot merge tuples by {fork.merge!r}",
+            values=outputs,
+            fix="Let each branch give one tensor: Select(0) takes the first of a tuple.",
+        )
     if fork.merge == "concat":
         return concat_specs(fork.axis, outputs)
     first = specs[0]

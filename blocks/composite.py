@@ -22,6 +22,7 @@ class MLP(Composite):
         activation: the block after each hidden Dense.
         rate: of the Dropout after each activation; 0 leaves it out.
         use_bias: whether the Dense blocks have a bias.
+    Differs: no framework has such a layer.
 
     >>> MLP(10, hidden=(256,)).expand()
     Sequential(Dense(features=256), Activation(kind='relu'), Dense(features=10))

@@ -12,7 +12,7 @@ import numpy as np
 
 from blocks._block import Block, Leaf, block
 from blocks._errors import FieldError, ShapeError, did_you_mean
-from blocks._spec import ParamSpec, Spec, ValueSpec, leaves, shapes
+from blocks._spec import ValueSpec, shapes
 from blocks.initializers import Initializer
 
 
@@ -102,12 +102,8 @@ class Custom(Leaf):
         name = type(self).__name__
         if type(self).forward is Custom.forward:
             raise FieldError(f"{name} has no forward(self, ops, x, ...).")
-        if not all(isinstance(spec, Spec) for spec in leaves(self.out_spec(x))):
-            raise FieldError(f"{name}.out_spec must return a Spec or a tuple, such as x itself.")
         specs = self.param_specs(x)
-        for param, spec in specs.items():
-            if not isinstance(spec, ParamSpec):
-                raise FieldError(f"{name}.param_specs[{param!r}] must be a ParamSpec, got {spec!r}.")
+        for param in specs:
             if not is_name(param):
                 raise FieldError(f"{name}.param_specs has {param!r}, which is no name in Python.")
             if hasattr(self, param):
@@ -129,7 +125,8 @@ class Custom(Leaf):
             if argument.default is argument.empty and argument.name not in params:
                 hint = did_you_mean(argument.name, params)
                 raise FieldError(
-                    f"{name}.forward takes {argument.name!r}, which param_specs does not have.{hint}"
+                    f"{name}.forward takes {argument.name!r}, "
+                    f"which param_specs does not have.{hint}"
                 )
         for param in sorted(params - names):
             if not anything:
@@ -154,7 +151,7 @@ def plain(label: str, value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     raise FieldError(
-        f"{label} must be plain data (a finite number, a text, None, a tuple of these) or an initialiser, "
+        f"{label} must be a finite number, a text, None, a tuple of these or an initialiser, "
         f"got {value!r}."
     )
 
@@ -175,7 +172,9 @@ def fits(y: Any, out: ValueSpec) -> bool:
         return isinstance(y, tuple) and len(y) == len(out) and all(map(fits, y, out))
     if not hasattr(y, "shape") or len(y.shape) != out.rank + 1:
         return False
-    return all(None in pair or pair[0] == pair[1] for pair in zip(y.shape[1:], out.shape))
+    return all(
+        None in pair or pair[0] == pair[1] for pair in zip(y.shape[1:], out.shape, strict=True)
+    )
 
 
 def returned(y: Any) -> str:

@@ -23,10 +23,6 @@ class Initializer(Config):
         """An array of `shape`, in float64."""
         raise NotImplementedError
 
-    def at(self, shape: tuple[int, ...]) -> Initializer:
-        """The initialiser that no longer asks for the shape: normal or uniform, with numbers."""
-        return self
-
     def __repr__(self) -> str:
         return f"initializers.{super().__repr__()}"
 
@@ -98,15 +94,17 @@ class VarianceScaling(Initializer):
     mode: str = fields.choice(("fan_in", "fan_out", "fan_avg"), "fan_avg")
     distribution: str = fields.choice(("uniform", "normal"), "uniform")
 
-    def at(self, shape: tuple[int, ...]) -> Initializer:
-        fan_in, fan_out = fans(shape)
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return self.at(*fans(shape)).draw(rng, shape)
+
+    def at(self, fan_in: int, fan_out: int) -> Initializer:
+        """What it comes to at these fans."""
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         std = math.sqrt(self.scale / max(fan, 1))
+        if self.distribution == "normal":
+            return Normal(std)
         bound = math.sqrt(3) * std
-        return Normal(std) if self.distribution == "normal" else Uniform(-bound, bound)
-
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return self.at(shape).draw(rng, shape)
+        return Uniform(-bound, bound)
 
 
 @block
@@ -176,10 +174,12 @@ NAMED: dict[str, Initializer] = {
 }
 
 
-def initializer(default: str) -> Any:
-    """A block's field: a name of `NAMED`, an `Initializer`, or an array of exact numbers."""
+def initializer(default: Any = fields.REQUIRED) -> Any:
+    """A block's field: a name of `NAMED`, an `Initializer`, an array of exact numbers, a number."""
 
     def convert(block: Any, label: str, value: Any) -> Init:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return Constant(value)
         if isinstance(value, (np.ndarray, list, tuple)):
             return Array(value)
         if isinstance(value, Initializer) or (isinstance(value, str) and value in NAMED):
@@ -200,11 +200,35 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return window * shape[-2], window * shape[-1]
 
 
-def named(init: Init) -> Initializer:
-    """The initialiser of that name, or itself."""
-    return NAMED[init] if isinstance(init, str) else init
+def with_fans(init: Init, fan_in: int, fan_out: int) -> Init:
+    """The initialiser for a parameter whose axes are not those of a kernel `(*window, in, out)`."""
+    found = NAMED.get(init) if isinstance(init, str) else init
+    return found.at(fan_in, fan_out) if isinstance(found, VarianceScaling) else init
+
+
+def settled(init: Init, shape: tuple[int, ...]) -> Initializer:
+    """What an initialiser comes to at a shape, with no fans left to find."""
+    found = NAMED[init] if isinstance(init, str) else init
+    return found.at(*fans(shape)) if isinstance(found, VarianceScaling) else found
 
 
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw by name or by instance."""
-    return named(init).draw(rng, shape)
+    return (NAMED[init] if isinstance(init, str) else init).draw(rng, shape)
+
+
+@block
+class PerGate(Initializer):
+    """Equal parts of the last axis, one for each gate, each drawn by `init` on its own.
+
+    >>> q = PerGate("orthogonal", 2).draw(np.random.default_rng(0), (3, 6))[:, 3:]
+    >>> np.allclose(q.T @ q, np.eye(3))
+    True
+    """
+
+    init: Init = initializer("orthogonal")
+    gates: int = fields.integer(1)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        part = (*shape[:-1], shape[-1] // self.gates)
+        return np.concatenate([draw(self.init, rng, part) for _ in range(self.gates)], -1)

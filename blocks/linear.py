@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import ShapeError
 from blocks._shape import check_stated, need_known
-from blocks._spec import ParamSpec, Spec
+from blocks._spec import FLOAT, Kind, ParamSpec, Spec
 from blocks.initializers import Init, initializer
 
 
@@ -57,3 +58,40 @@ class Dense(Leaf):
     def multiply_adds(self, x: Spec, y: Spec) -> int | None:
         sizes = (*x.shape, self.features)
         return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
+
+
+@block
+class Embedding(Leaf):
+    """Each integer is replaced by its row of a learned table.
+
+        y[..., f] = embedding[x[...], f]
+
+    Shape: integers (*,) -> (*, features), whatever the layout.
+    Parameters: embedding (num_embeddings, features).
+    Fields:
+        num_embeddings: number of rows; integers are from 0 to num_embeddings - 1.
+        features: length of a row.
+        embedding_init: initialiser.
+    Differs: rows are from N(0, 1) in torch, U(-0.05, 0.05) in Keras and N(0, 1 / features) in Flax.
+        Here: N(0, 0.05^2). An integer out of range is an IndexError in torch and NaN in Flax, where
+        -1 is the last row. Here `apply`, `gradients` and `fit` refuse it at the network's input.
+
+    >>> import blocks as bl
+    >>> node = bl.infer(bl.Embedding(100, 8), (5,))
+    >>> node.in_spec.dtype, node.out_spec.shape
+    ('int32', (5, 8))
+    """
+
+    num_embeddings: int = fields.integer()
+    features: int = fields.integer()
+    embedding_init: Init = initializer("normal")
+
+    def kinds(self, x: Spec) -> Kind:
+        return Kind("int", below=self.num_embeddings)
+
+    def out_spec(self, x: Spec) -> Spec:
+        return replace(x, shape=(*x.shape, self.features), dtype=FLOAT, below=None)
+
+    def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
+        shape = (self.num_embeddings, self.features)
+        return {"embedding": ParamSpec(shape, self.embedding_init)}

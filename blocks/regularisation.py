@@ -27,6 +27,7 @@ class Dropout(Leaf):
     """
 
     layout_role = "elementwise"
+    stochastic = True
 
     rate: float = fields.real(0.5, low=0, high=1, open_high=True)
 

@@ -7,13 +7,15 @@ a variant that changes nothing is a red test.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 import blocks as bl
 from blocks.activation import KINDS
 from blocks.initializers import NAMED, Array, Constant, Normal, Orthogonal, Uniform
+from blocks.pattern import REDUCTIONS
 from custom_blocks import (
     Bilinear,
     Bounded,
@@ -54,7 +56,7 @@ def case(name: str, base: bl.Block, shape: Any, /, *, spatial: bool = False, **v
     stated = {k: v.pair for k, v in vary.items() if isinstance(v, Stated)}
     variants = {
         name: [
-            value if isinstance(value, bl.Block) else dataclasses.replace(base, **{name: value})
+            value if isinstance(value, bl.Block) else replace(base, **{name: value})
             for value in (values if isinstance(values, list) else [values])
         ]
         for name, values in vary.items()
@@ -75,11 +77,17 @@ def stated(right: Any, wrong: Any) -> Stated:
 
 DENSE = bl.Dense(4, bias_init="normal")
 CONV = bl.Conv(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
+SIMPLE = bl.SimpleRNN(5, bias_init="normal")
+RELU_BOTH = replace(SIMPLE, activation="relu", bidirectional=True, return_sequences=True)
 MAX = bl.MaxPool((3, 2), stride=(2, 1))
 AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
+REARRANGE = bl.Rearrange("b (h h2) (w w2) c -> b h w (h2 w2 c)", h2=2, w2=3)
+REDUCE = bl.Reduce("b (h h2) (w 2) c -> b w h c", "mean", h2=3)
+MIX = bl.EinMix("b (h h2) (w w2) c -> b h w o", "h2 w2 c o", "o", h2=2, w2=3, o=4)
 BATCH = bl.BatchNorm()
 LAYER = bl.LayerNorm()
 
+TANH_HEAD = bl.Sequential(bl.Dense(3), bl.Tanh())
 TOWER = bl.Sequential(bl.Dense(5), bl.Tanh())
 CONVS = (bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (1, 3), padding="same"))
 
@@ -99,6 +107,30 @@ CASES = [
         in_features=stated(3, 4),
         kernel_init=[*(n for n in NAMED if n != "glorot_uniform"), Normal(std=0.3, mean=1.0)],
         bias_init=[Constant(0.5), Array([1.0, 2.0, 3.0, 4.0])],
+    ),
+    case(
+        "Embedding",
+        bl.Embedding(7, 3),
+        (5, 4),
+        num_embeddings=9,
+        features=2,
+        embedding_init="lecun_normal",
+    ),
+    case(
+        "Embedding of a sequence",
+        bl.Sequential(bl.Embedding(11, 6), bl.Conv(4, (3,), padding="same"), bl.GlobalMaxPool()),
+        (5,),
+    ),
+    case(
+        "Embedding beside Dense",
+        bl.Sequential(
+            bl.Parallel(
+                bl.Sequential(bl.Select(0), bl.Embedding(7, 3), bl.Flatten()),
+                bl.Sequential(bl.Select(1), bl.Dense(4)),
+            ),
+            bl.Dense(2),
+        ),
+        ((5,), (3,)),
     ),
     # convolution
     case(
@@ -139,6 +171,43 @@ CASES = [
         padding=["valid", ((1, 0), (0, 1), (1, 1))],
         dilation=bl.Conv(4, (2, 3, 1), dilation=(2, 1, 3)),
         groups=2,
+    ),
+    # recurrent
+    *(
+        case(
+            name,
+            base,
+            (6, 3),
+            features=4,
+            return_sequences=replace(base, return_sequences=True),
+            bidirectional=[
+                True,
+                replace(base, bidirectional=True, return_sequences=True),
+            ],
+            use_bias=[
+                False,
+                replace(base, use_bias=False, return_sequences=True),
+                replace(base, use_bias=False, bidirectional=True),
+                replace(base, use_bias=False, bidirectional=True, return_sequences=True),
+            ],
+            in_features=stated(3, 4),
+            kernel_init="he_normal",
+            recurrent_init=["uniform", Array(np.eye(5, base.gates * 5))],
+            bias_init="zeros",
+            **more,
+        )
+        for name, base, more in (
+            ("SimpleRNN", SIMPLE, {"activation": ["relu", RELU_BOTH]}),
+            ("LSTM", bl.LSTM(5, bias_init="normal"), {}),
+            ("GRU", bl.GRU(5, bias_init="normal"), {}),
+        )
+    ),
+    case(
+        "LSTM, then GRU",
+        bl.Sequential(
+            bl.LSTM(5, return_sequences=True, bidirectional=True), bl.GRU(4), bl.Dense(2)
+        ),
+        (6, 3),
     ),
     # pooling
     case(
@@ -289,9 +358,108 @@ CASES = [
     case("Crop of a vector", bl.Crop(((1, 2),)), (6,)),
     case("Crop1d", bl.Crop(((1, 2), (0, 0))), (6, 3)),
     case("Crop3d", bl.Crop(((1, 2), (0, 0), (1, 0), (0, 0))), (6, 3, 4, 2)),
+    # pattern
+    case(
+        "Rearrange",
+        REARRANGE,
+        (4, 6, 5),
+        pattern=[
+            "b (h h2) (w w2) c -> b (h2 h) (w2 w) c",
+            bl.Rearrange("b h w c -> b (h w c)"),
+            bl.Rearrange("b h w c -> b c w h"),
+            bl.Rearrange("b ... c -> b c ..."),
+            bl.Rearrange("b ... c -> b (c ...)"),
+            bl.Rearrange("b h ... -> b 1 (...) () h"),
+            bl.Sequential(
+                bl.Rearrange("b ... c -> b ... 1 c"),
+                bl.Rearrange("b h w 1 c -> b c (w 1) h"),
+            ),
+        ],
+        axes_lengths=[
+            {"h": 2, "w": 3},
+            {"h2": 4, "w2": 2},
+            {"h": 1, "h2": 4, "w2": 6, "w": 1},
+        ],
+    ),
+    case(
+        "Reduce",
+        REDUCE,
+        (6, 4, 5),
+        pattern=[
+            "b (h h2) w c -> b h c w",
+            bl.Reduce("b ... c -> b c", "mean"),
+            bl.Reduce("b h ... -> b (...) 1", "mean"),
+            bl.Reduce("b 6 w (c 5) -> b c w", "mean"),
+            bl.Reduce("b h w c -> b c w h", "mean"),
+        ],
+        reduction=[
+            *(r for r in REDUCTIONS if r != "mean"),
+            *(bl.Reduce("b h w c -> b () c", r) for r in REDUCTIONS),
+            bl.Reduce("b ... -> b", "sum"),
+            bl.Sequential(bl.Dense(4), bl.Reduce("b h w c -> b c h w", "max")),
+        ],
+        axes_lengths=[{"h2": 2}, {"h": 3}],
+    ),
+    case(
+        "EinMix",
+        MIX,
+        (4, 6, 5),
+        pattern=[
+            "b (h h2) (w w2) c -> b o w h",
+            "b (h h2) (w w2) c -> b (h o) w 1",
+            "b (h h2) (w w2) c -> b w2 h o w",
+            bl.EinMix("b h w c -> b h o", "c o", "o", o=7),
+            bl.EinMix("b ... c -> b ... o", "c o", "o", o=7),
+            bl.EinMix("b h ... -> b (...) o", "h o", "o", o=7),
+            bl.EinMix("b h w (g c) -> b h w (g o)", "g c o", "g o", g=5, o=3),
+            bl.EinMix("b h w c -> b", "w h c"),
+            bl.EinMix("b h w c -> b h w c", "c", "c"),
+        ],
+        weight_shape=["o h2 w2 c", "h2 c o", "c w2 h2 o"],
+        bias_shape=[None, "h o", "o w", "o h w"],
+        axes_lengths=[{"h2": 2, "w2": 3, "o": 7}, {"h": 1, "w": 3, "o": 4}],
+        kernel_init=["glorot_uniform", "he_normal", Normal(std=0.3)],
+        bias_init=["ones", "normal"],
+    ),
+    case(
+        "EinMix over heads",
+        bl.EinMix("b t (g c) -> b t (g o)", "g c o", "o g", g=2, o=5, kernel_init="he_uniform"),
+        (3, 8),
+        axes_lengths={"g": 4, "o": 5},
+    ),
     # value
     case("Identity", bl.Identity(), (5, 3)),
     case("Identity of a tuple", bl.Identity(), ((5,), (3, 2))),
+    case(
+        "Parameter",
+        bl.Parameter(),
+        (4, 5, 3),
+        shape=[(3,), (5, 1), (4, 1, 3), (1, 3)],
+        merge=["multiply", "prepend", bl.Parameter((2, 5, 3), "prepend")],
+        init="glorot_uniform",
+    ),
+    case("Parameter of a vector", bl.Parameter(), (4,), merge=["multiply", "prepend"]),
+    case(
+        "Constant",
+        bl.Sequential(bl.Dense(3), bl.Constant("normal")),
+        (4, 5),
+        value=[
+            bl.Sequential(bl.Dense(3), bl.Constant([1.5, 2.0, -3.0])),
+            bl.Sequential(bl.Dense(3), bl.Constant(2)),
+        ],
+        shape=bl.Sequential(bl.Dense(3), bl.Constant("normal", shape=(4, 1))),
+        merge=[
+            bl.Sequential(bl.Dense(3), bl.Constant("normal", merge=merge))
+            for merge in ("multiply", "prepend")
+        ],
+    ),
+    case("Constant alone", bl.Constant("normal"), (4, 5)),
+    case("Sample", bl.Sample(), ((5, 3), (5, 3))),
+    case(
+        "Sample after two heads",
+        bl.Sequential(bl.Tanh(), bl.Parallel(bl.Dense(3), TANH_HEAD, merge="tuple"), bl.Sample()),
+        (5,),
+    ),
     case("Select", bl.Select(1), ((5,), (3, 2), (4, 6)), index=[0, -1]),
     case(
         "Select in branches",

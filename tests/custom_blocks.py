@@ -110,7 +110,9 @@ class Either(bl.Custom):
         def up(x, gate):
             return x * gate
 
-        return ops.cond(gate + self.shift > -HALF, up, lambda x, gate: ops.exp(-x * x) + gate, x, gate)
+        return ops.cond(
+            gate + self.shift > -HALF, up, lambda x, gate: ops.exp(-x * x) + gate, x, gate
+        )
 
 
 class Halved(bl.Custom):

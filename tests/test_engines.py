@@ -8,6 +8,12 @@ import pytest
 
 from conftest import need
 
+# What Keras refuses under an engine, and why nobody can do better there.
+REFUSED = {
+    "jax": {("SimpleRNN", "float64"): "its tanh turns float64 into float32"},
+    "torch": {},
+}
+
 CHECK = """
 import keras, blocks as bl
 from cases import CASES
@@ -18,7 +24,8 @@ for case in CASES:
         report = bl.parity(
             case.base, case.shape, backends=["keras"], dtype=dtype, steps=2 * (dtype == "float32")
         )
-        if not report:
+        reason = {refused!r}.get((case.name, dtype))
+        if not (reason in str(report) if reason else report):
             wrong.append(f"{{case.name}} {{dtype}}\\n{{report}}")
 print("\\n".join(wrong) or "all agree")
 """
@@ -29,7 +36,7 @@ def test_keras_means_the_same_on_every_engine(engine):
     need("keras")
     need({"jax": "flax"}.get(engine, engine))
     run = subprocess.run(
-        [sys.executable, "-c", CHECK.format(engine=engine)],
+        [sys.executable, "-c", CHECK.format(engine=engine, refused=REFUSED[engine])],
         capture_output=True,
         text=True,
         cwd=os.path.dirname(__file__),

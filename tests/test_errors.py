@@ -39,6 +39,10 @@ BUILD = [
     (lambda: bl.Dense(2.5), "Dense.features must be a positive int, got 2.5."),
     (lambda: bl.Dense(True), "Dense.features must be a positive int, got True."),
     (lambda: bl.Dense(3, use_bias=1), "Dense.use_bias must be True or False, got 1."),
+    (
+        lambda: bl.SimpleRNN(4, activation="relu6"),
+        "SimpleRNN.activation must be one of 'tanh', 'relu', got 'relu6'. Did you mean 'relu'?",
+    ),
     (lambda: bl.Dropout(1.0), "Dropout.rate must be a number >= 0 and < 1, got 1.0."),
     (lambda: bl.BatchNorm(decay=1.5), "BatchNorm.decay must be a number >= 0 and <= 1, got 1.5."),
     (
@@ -102,6 +106,132 @@ BUILD = [
         ),
         "Shared('a') holds Dense(features=4) at '1', but Dense(features=3) at '0'. "
         "Give one of them another name.",
+    ),
+    (
+        lambda: bl.Rearrange("b h w"),
+        "Rearrange.pattern must be a pattern such as 'b h w -> b (h w)', got 'b h w'.",
+    ),
+    (
+        lambda: bl.Rearrange("b (h w -> b h w"),
+        "Rearrange.pattern has a side 'b (h w' that is no pattern: Imbalanced parentheses in "
+        'expression: "b (h w".',
+    ),
+    (
+        lambda: bl.Rearrange("b h h -> b h"),
+        "Rearrange.pattern has a side 'b h h' that is no pattern: Indexing expression contains "
+        'duplicate dimension "h".',
+    ),
+    (
+        lambda: bl.Rearrange("b _h -> b _h"),
+        "Rearrange.pattern has an axis named '_h'; use a Python name in ASCII that neither "
+        "begins nor ends with an underscore.",
+    ),
+    (
+        lambda: bl.Rearrange("b axis -> b axis"),
+        "Rearrange.pattern has an axis named 'axis', like an argument. Rename it.",
+    ),
+    (
+        lambda: bl.Rearrange("(b1 b2) c -> b1 (b2 c)", b1=2),
+        "Rearrange.pattern '(b1 b2) c -> b1 (b2 c)' must begin with the batch, by a name of "
+        "its own on both sides. A block has no batch size: write 'b ... -> b ...', and change "
+        "the batch outside the network.",
+    ),
+    (
+        lambda: bl.Rearrange("... c -> c ..."),
+        "Rearrange.pattern '... c -> c ...' must begin with the batch, by a name of its own on "
+        "both sides. A block has no batch size: write 'b ... -> b ...', and change the batch "
+        "outside the network.",
+    ),
+    (
+        lambda: bl.Rearrange("b c -> c b"),
+        "Rearrange.pattern 'b c -> c b' must begin with the batch, by a name of its own on "
+        "both sides. A block has no batch size: write 'b ... -> b ...', and change the batch "
+        "outside the network.",
+    ),
+    (
+        lambda: bl.Rearrange("b c -> b c", b=10),
+        "Rearrange has b=10, but b is the batch, which may have any size. Leave it out.",
+    ),
+    (
+        lambda: bl.Rearrange("b h w -> b (h w)", w2=2),
+        "Rearrange has w2=2, but 'b h w -> b (h w)' has no axis w2. Did you mean 'w'?",
+    ),
+    (
+        lambda: bl.Rearrange("b (h h2) -> b h h2", h2=0),
+        "Rearrange.h2 must be a positive int, got 0.",
+    ),
+    (
+        lambda: bl.Rearrange("b (h w c) -> b h w c"),
+        "Rearrange.pattern 'b (h w c) -> b h w c' splits an axis into (h w c), so it needs the "
+        "lengths of all but one of h, w, c. Write w=2, c=2, say.",
+    ),
+    (
+        lambda: bl.Rearrange("b h w -> b h"),
+        "Rearrange.pattern 'b h w -> b h' has w on the left only. Use Reduce to remove an axis.",
+    ),
+    (
+        lambda: bl.Rearrange("b h -> b h w", w=3),
+        "Rearrange.pattern 'b h -> b h w' has w on the right only; Rearrange makes no new "
+        "axes. Write w on the left too, or use EinMix.",
+    ),
+    (
+        lambda: bl.Rearrange("b (h 2) -> b h 2"),
+        "Rearrange.pattern 'b (h 2) -> b h 2' has an axis 2 without a name. Name it and give "
+        "its length: n=2, say.",
+    ),
+    (
+        lambda: bl.Rearrange("b c -> b c ..."),
+        "Rearrange.pattern 'b c -> b c ...' has ... on the right only.",
+    ),
+    (
+        lambda: bl.Rearrange("b (... c) -> b ... c"),
+        "Rearrange.pattern 'b (... c) -> b ... c' has ... in brackets on the left; only the "
+        "right may merge it.",
+    ),
+    (
+        lambda: bl.Reduce("b h w -> b h", "median"),
+        "Reduce.reduction must be one of 'mean', 'sum', 'max', 'min', 'prod', got 'median'. "
+        "Did you mean 'mean'?",
+    ),
+    (
+        lambda: bl.Reduce("b h -> b h w", "mean", w=3),
+        "Reduce.pattern 'b h -> b h w' has w on the right only; Reduce makes no new axes. "
+        "Write w on the left too, or use EinMix.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "c", o=2),
+        "EinMix.pattern 'b c -> b o' has o on the right, but neither its left side nor "
+        "weight_shape='c' has it. Add it to weight_shape.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "c k o", k=3, o=2),
+        "EinMix.weight_shape has k, but 'b c -> b o' has not. Take it out.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "c o"),
+        "EinMix needs the length of o, which its input does not have. Write o=8, say.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "c (o k)", o=2),
+        "EinMix.weight_shape must be names of axes such as 'c o', got 'c (o k)'.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "b c o", o=2),
+        "EinMix has b, the batch, in the shape of a parameter.",
+    ),
+    (
+        lambda: bl.EinMix("b c -> b o", "c o", "c", o=2),
+        "EinMix.bias_shape has c, but the right side of 'b c -> b o' has not. A bias has axes "
+        "of the output.",
+    ),
+    (
+        lambda: bl.EinMix("b h ... c -> b h ... o", "c o", "h", o=2),
+        "EinMix.bias_shape has h, which comes before ... in the output of 'b h ... c -> b h "
+        "... o'. Name the axes that it stands for.",
+    ),
+    (
+        lambda: bl.EinMix("b ... c -> b o", "c o", o=2),
+        "EinMix.pattern 'b ... c -> b o' has ... on the left only.",
     ),
 ]
 
@@ -189,6 +319,55 @@ SHAPE = [
         "  Write in_features=4, or leave it out: it is inferred.",
     ),
     (
+        bl.Sequential(bl.LSTM(6), bl.GRU(4)),
+        (7, 3),
+        "GRU at '1' needs a time axis and features, got (6,).\n"
+        "  (6,) is the output of LSTM at '0', from (7, 3).\n"
+        "  Set return_sequences=True in the LSTM before it.",
+    ),
+    (
+        bl.SimpleRNN(4),
+        (20,),
+        "SimpleRNN at the top needs a time axis and features, got (20,).\n"
+        "  (20,) is the input of the network.\n"
+        "  The time axis is missing: Reshape((20, 1)) makes 20 steps of one number.",
+    ),
+    (
+        bl.Sequential(bl.Conv(6, (3, 3)), bl.LSTM(4)),
+        (8, 9, 3),
+        "LSTM at '1' needs a time axis and features, got (6, 7, 6).\n"
+        "  (6, 7, 6) is the output of Conv at '0', from (8, 9, 3).\n"
+        "  Bring it to (time, features): Reshape((-1, 6)) does.",
+    ),
+    (
+        bl.GRU(4),
+        (None, 8, 3),
+        "GRU at the top needs a time axis and features, got (None, 8, 3).\n"
+        "  (None, 8, 3) is the input of the network.\n"
+        "  Give it an input (time, features), the batch not counted.",
+    ),
+    (
+        bl.GRU(4),
+        (7, None),
+        "GRU at the top needs a known number of input features, got any length in (7, None).\n"
+        "  (7, None) is the input of the network.\n"
+        "  Give that size to infer.",
+    ),
+    (
+        bl.Sequential(bl.LSTM(6, return_sequences=True), bl.GRU(4, in_features=5)),
+        (7, 3),
+        "GRU at '1' states in_features=5, but its input has 6.\n"
+        "  (7, 6) is the output of LSTM at '0', from (7, 3).\n"
+        "  Write in_features=6, or leave it out: it is inferred.",
+    ),
+    (
+        bl.LSTM(5, recurrent_init=np.ones((5, 5))),
+        (7, 3),
+        "LSTM at the top has an array of shape (5, 5) for its recurrent_kernel of shape (5, 20).\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Canonical kernels are (in, out) and (*window, in, out).",
+    ),
+    (
         bl.Residual(bl.Conv(8, (3, 3), padding="same")),
         (5, 6, 4),
         "Residual at the top adds its body to its input, so both need one shape.\n"
@@ -239,6 +418,74 @@ SHAPE = [
         "  (5,) is the output of Dense at '1', from (3,).\n"
         "  Use blocks of its own here, or bring the input to the same size.",
     ),
+    (
+        bl.Rearrange("b h w -> b (h w)"),
+        (5, 6, 3),
+        "Rearrange at the top takes 2 axes after the batch in 'b h w -> b (h w)', got (5, 6, "
+        "3).\n"
+        "  (5, 6, 3) is the input of the network.\n"
+        "  Name every axis after 'b', or write ... for any number of them.",
+    ),
+    (
+        bl.Rearrange("b h ... w -> b w ... h"),
+        (5,),
+        "Rearrange at the top takes at least 2 axes after the batch in 'b h ... w -> b w ... "
+        "h', got (5,).\n"
+        "  (5,) is the input of the network.\n"
+        "  Name every axis after 'b', or write ... for any number of them.",
+    ),
+    (
+        bl.Rearrange("b (h h2) w -> b h (h2 w)", h2=2),
+        (7, 3),
+        "Rearrange at the top splits axis 0 of (7, 3) into (h h2) with h2=2, but 2 does not "
+        "divide 7.\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Use lengths that divide 7, or bring the axis to a multiple of 2.",
+    ),
+    (
+        bl.Reduce("b (h 2 k) w -> b h w", "max", k=2),
+        (6, 3),
+        "Reduce at the top splits axis 0 of (6, 3) into (h 2 k) with k=2, but 4 does not "
+        "divide 6.\n"
+        "  (6, 3) is the input of the network.\n"
+        "  Use lengths that divide 6, or bring the axis to a multiple of 4.",
+    ),
+    (
+        bl.Rearrange("b (h h2) w -> b h (h2 w)", h=3, h2=2),
+        (7, 3),
+        "Rearrange at the top splits axis 0 of (7, 3) into (h h2) with h=3, h2=2, that is 6, "
+        "but it has 7.\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Leave one of the lengths out: it is inferred.",
+    ),
+    (
+        bl.Rearrange("b h w -> b w h", h=5),
+        (7, 3),
+        "Rearrange at the top states h=5, but axis 0 of (7, 3) has 7.\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Write h=7, or leave it out: it is inferred.",
+    ),
+    (
+        bl.Rearrange("b h 1 -> b h"),
+        (7, 3),
+        "Rearrange at the top has a 1 for axis 1 of (7, 3), which has 3.\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Give that axis a name.",
+    ),
+    (
+        bl.Reduce("b 6 w -> b w", "max"),
+        (7, 3),
+        "Reduce at the top has a 6 for axis 0 of (7, 3), which has 7.\n"
+        "  (7, 3) is the input of the network.\n"
+        "  Give that axis a name.",
+    ),
+    (
+        bl.EinMix("b t c -> b o", "t c o", o=2),
+        (None, 3),
+        "EinMix at the top needs a known number of cells along t, got any length in (None, 3).\n"
+        "  (None, 3) is the input of the network.\n"
+        "  Give that size to infer.",
+    ),
 ]
 
 
@@ -273,6 +520,14 @@ def test_a_batch_that_does_not_fit(x, message, backend):
     with pytest.raises(bl.ShapeError) as error:
         bl.apply(bl.lower(NODE, backend), x)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("number", [-1, 7])
+def test_an_id_that_has_no_row(number, backend):
+    model = bl.lower(bl.Embedding(7, 3), backend, input_shape=(5,))
+    x = np.array([[0, 6, number, 1, 2]])
+    with pytest.raises(bl.FieldError, match=r"takes integers from 0 to 6, got "):
+        bl.apply(model, x)
 
 
 def test_a_batch_in_the_other_layout(backend):

@@ -51,7 +51,9 @@ USES = {
     **{
         name: [
             lambda ops, x, name=name: ops.where(getattr(ops, name)(x > 0), x, -x),
-            lambda ops, x, name=name: ops.where(getattr(ops, name)(x > 0, axis=1), x[:, 0], x[:, 1]),
+            lambda ops, x, name=name: ops.where(
+                getattr(ops, name)(x > 0, axis=1), x[:, 0], x[:, 1]
+            ),
             lambda ops, x, name=name: ops.where(getattr(ops, name)(x > 0, 2, keepdims=True), x, -x),
         ]
         for name in ("any", "all")
@@ -103,8 +105,14 @@ USES = {
     "transpose": [lambda ops, x: ops.transpose(x, (0, 2, 1))],
     "swapaxes": [lambda ops, x: ops.swapaxes(x, 1, -1)],
     "moveaxis": [lambda ops, x: ops.moveaxis(x[:, :, :, None], 1, -1)],
-    "expand_dims": [lambda ops, x: ops.expand_dims(x, axis=1), lambda ops, x: ops.expand_dims(x, -1)],
-    "squeeze": [lambda ops, x: ops.squeeze(x[:, :1], axis=1), lambda ops, x: ops.squeeze(x[..., :1], -1)],
+    "expand_dims": [
+        lambda ops, x: ops.expand_dims(x, axis=1),
+        lambda ops, x: ops.expand_dims(x, -1),
+    ],
+    "squeeze": [
+        lambda ops, x: ops.squeeze(x[:, :1], axis=1),
+        lambda ops, x: ops.squeeze(x[..., :1], -1),
+    ],
     "broadcast_to": [lambda ops, x: ops.broadcast_to(x[:, :1], (7, 5, 3))],
     "concatenate": [
         lambda ops, x: ops.concatenate([x, 2 * x], axis=1),

@@ -209,6 +209,14 @@ def test_gradients_at_kinks(kind, framework):
         np.testing.assert_allclose(got, wanted, atol=1e-7)
 
 
+def test_the_first_of_equal_numbers_gets_the_gradient(framework):
+    x = np.ones((1, 4, 6, 1))
+    model = bl.lower(bl.MaxPool((2, 3)), framework, input_shape=x.shape[1:], dtype="float64")
+    wanted = np.zeros_like(x)
+    wanted[:, ::2, ::3] = 1
+    assert np.array_equal(bl.gradients(model, x, np.ones((1, 2, 2, 1)))["input"], wanted)
+
+
 def test_softplus_is_exact_where_torch_would_cut_it_off(framework):
     x = np.array([[19.0, 20.5, 22.0, 25.0]])
     got = bl.apply(bl.lower(bl.Softplus(), framework, input_shape=(4,), dtype="float64"), x)

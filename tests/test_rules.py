@@ -77,7 +77,7 @@ def test_binds_cover_exactly_the_parameters(backend):
         for n in node.walk():
             names.setdefault(n.form.ruled_as(), set()).update(n.params)
     for form, found in names.items():
-        binds = found if table[form].own_names else set(table[form].binds)
+        binds = found if table[form].attribute else set(table[form].binds)
         assert binds == found, form.__name__
 
 

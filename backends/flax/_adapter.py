@@ -44,6 +44,7 @@ class FlaxBackend(Backend):
         "math": "import math",
         "partial": "from functools import partial",
         "reduce": "from functools import reduce",
+        "einops": "import einops",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "lax": "from jax import lax",
@@ -72,17 +73,19 @@ class FlaxBackend(Backend):
 
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
         with precision(binding.spec.dtype):
-            self.find(model, binding).set_value(jnp.asarray(array))
+            variable = self.find(model, binding)
+            variable.set_value(jnp.asarray(array, variable.dtype))
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        for part in filter(None, binding.module.split(".")):
+        path = f"{binding.module}.{binding.attribute}"
+        for part in filter(None, path.split(".")):
             model = model[int(part)] if part.isdigit() else getattr(model, part)
-        return getattr(model, binding.attribute)
+        return model
 
     def sizes(self, model: Any) -> tuple[int, int]:
-        kinds = (nnx.Param, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
-        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in kinds)
+        others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
+        trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in (nnx.Param, others))
         return sum(a.size for a in trainable), sum(a.size for a in state)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:

@@ -12,11 +12,11 @@ from blocks._spec import Node, ParamSpec
 from blocks.custom import Custom
 from blocks.initializers import Array, Constant, Normal, Uniform
 
-OPS = operations(ops.WORDS, vars(ops) | vars(modules))
-TAKEN = native_attributes(modules.Custom())
+OPS = operations(ops.WORDS, vars(modules) | vars(ops))
+TAKEN = native_attributes(modules.Custom)
 
 
-@rule(Custom, own_names=True)
+@rule(Custom, attribute="{name}")
 def custom(node: Node) -> Any:
     definition = define(node, modules.Custom, ops.WORDS, OPS)
     mixed = node.dtype != node.param_dtype
@@ -24,7 +24,7 @@ def custom(node: Node) -> Any:
     return call(definition, **arrays(node, first), dtype=dtype, **plain_fields(node, TAKEN))
 
 
-def first(path: str, spec: ParamSpec, init: Any) -> Any:
+def first(spec: ParamSpec, init: Any) -> Any:
     stated = None if spec.dtype == "float32" else Name(f"jnp.{spec.dtype}")
     dtype = {"dtype": optional(stated, None)}
     match init:

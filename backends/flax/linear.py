@@ -7,10 +7,15 @@ from typing import Any
 from backends._expression import optional
 from backends.flax._common import layer, rule
 from blocks._spec import Node
-from blocks.linear import Dense
+from blocks.linear import Dense, Embedding
 
 
 @rule(Dense, kernel="kernel", bias="bias")
 def dense(node: Node) -> Any:
     use_bias = optional(node.form.use_bias, True)
     return layer(node, "nnx.Linear", node.in_spec.shape[-1], node.form.features, use_bias=use_bias)
+
+
+@rule(Embedding, embedding="embedding")
+def embedding(node: Node) -> Any:
+    return layer(node, "nnx.Embed", node.form.num_embeddings, node.form.features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -80,6 +81,156 @@ class RMSNorm(SeveralAxes, nnx.RMSNorm):
     pass
 
 
+class Parameter(nnx.Module):
+    """A learned or fixed array that meets every example."""
+
+    def __init__(self, shape, merge, kind=nnx.Param, dtype=jnp.float32):
+        self.value = kind(jnp.zeros(shape, dtype))
+        self.merge = merge
+
+    def __call__(self, x):
+        value = self.value[...]
+        if self.merge == "add":
+            return x + value
+        if self.merge == "multiply":
+            return x * value
+        rows = jnp.broadcast_to(value, (len(x), *value.shape))
+        return jnp.concatenate([rows, x], axis=1)
+
+
+class Sample(nnx.Module):
+    """A normal draw in training, given mean and log variance; the mean in evaluation."""
+
+    def __init__(self, *, rngs):
+        self.rngs = rngs["sample"].fork()
+        self.deterministic = False
+
+    def set_view(self, deterministic=None):
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def noise(self, mean):
+        return jax.random.normal(self.rngs(), mean.shape, mean.dtype)
+
+    def __call__(self, mean, log_variance):
+        if self.deterministic:
+            return mean
+        return mean + jnp.exp(log_variance / 2) * self.noise(mean)
+
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(key, places, calls):
+    """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
+    keys = [jnp.uint32(word) for word in (*key, key[0] ^ key[1] ^ 0x1BD11BDA)]
+    a, b = places + keys[0], jnp.broadcast_to(calls, places.shape) + keys[1]
+    for i in range(5):
+        for turn in ROTATIONS[i % 2]:
+            a = a + b
+            b = (b << turn | b >> (32 - turn)) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return a, b
+
+
+class Calls(nnx.RngState):
+    """How often a stream was asked."""
+
+
+class Stream(nnx.Module):
+    """Random bits for each element, the same on every backend."""
+
+    def __init__(self, key):
+        self.key = key
+        self.calls = Calls(jnp.uint32(0), tag="calls")
+        self.deterministic = False
+
+    def set_view(self, deterministic=None):
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def bits(self, shape):
+        places = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+        words = threefry(self.key, places, self.calls[...])
+        self.calls[...] += jnp.uint32(1)
+        return words
+
+
+class SharedDropout(Stream):
+    """Dropout whose draws are the same on every backend."""
+
+    def __init__(self, rate, key):
+        super().__init__(key)
+        self.rate = rate
+
+    def __call__(self, x):
+        if self.deterministic:
+            return x
+        keep = self.bits(x.shape)[0] >> 8 >= round(self.rate * 2**24)
+        return jnp.where(keep, x, 0) / (1 - self.rate)
+
+
+class SharedSample(Stream):
+    """A sample whose draws are the same on every backend."""
+
+    def __call__(self, mean, log_variance):
+        if self.deterministic:
+            return mean
+        a, b = self.bits(mean.shape)
+        wide = jnp.promote_types(mean.dtype, jnp.float32)
+        u, v = ((a >> 9).astype(wide) + 0.5) / 2**23, (b >> 9).astype(wide) / 2**23
+        noise = jnp.sqrt(-2 * jnp.log(u)) * jnp.cos(2 * math.pi * v)
+        return mean + jnp.exp(log_variance / 2) * noise.astype(mean.dtype)
+
+
+def bare(side):
+    """The axes of one side of a pattern, without brackets and axes of size 1."""
+    return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
+
+
+class EinMix(nnx.Module):
+    """The layer that einops has for torch, Keras and linen."""
+
+    def __init__(
+        self,
+        pattern,
+        weight_shape,
+        bias_shape=None,
+        *,
+        dtype=None,
+        param_dtype=jnp.float32,
+        rngs,
+        **axes_lengths,
+    ):
+        left, right = pattern.split("->")
+        inputs, outputs, weights = bare(left), bare(right), weight_shape.split()
+        x, y = " ".join(inputs), " ".join(outputs)
+        self.split = f"{left} -> {x}"
+        self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
+        self.mix = f"{x}, {weight_shape} -> {y}"
+        self.merge = f"{y} -> {right}"
+        self.dtype = dtype
+
+        shape = [axes_lengths[axis] for axis in weights]
+        bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
+        kernel = jax.random.uniform(rngs.params(), shape, param_dtype, -bound, bound)
+        self.kernel = nnx.Param(kernel)
+
+        self.bias = nnx.data(None)
+        if bias_shape:
+            biases = bias_shape.split()
+            spread = [axis if axis in biases else "1" for axis in outputs if axis != "..."]
+            self.added = f"{bias_shape} -> {' '.join(spread)}"
+            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
+
+    def __call__(self, x):
+        x = einops.rearrange(jnp.asarray(x, self.dtype), self.split, **dict(self.lengths))
+        y = einops.einsum(x, jnp.asarray(self.kernel, self.dtype), self.mix)
+        if self.bias is not None:
+            y = y + einops.rearrange(jnp.asarray(self.bias, self.dtype), self.added)
+        return einops.rearrange(y, self.merge)
+
+
 class Residual(nnx.Module):
     """The input, or its shortcut, plus the body."""
 
@@ -133,10 +284,6 @@ class Parallel(nnx.Module):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
 
 
-class Constant(nnx.Variable):
-    """An array that is saved with the model but has no gradient."""
-
-
 class Custom(nnx.Module):
     """Code of one's own on parameters and constants."""
 
@@ -144,7 +291,7 @@ class Custom(nnx.Module):
         for name, value in (params or {}).items():
             setattr(self, name, nnx.Param(value))
         for name, value in (constants or {}).items():
-            setattr(self, name, Constant(value))
+            setattr(self, name, nnx.Variable(value))
         for name, value in fields.items():
             setattr(self, name, value)
         self.arrays = (*(params or {}), *(constants or {}))
@@ -167,3 +314,32 @@ def uniform(rngs, shape, low, high, dtype=None):
 
 def orthogonal(rngs, shape, gain, dtype=None):
     return nnx.initializers.orthogonal(gain)(rngs.params(), shape, dtype)
+
+
+class RNN(nnx.Module):
+    """A recurrent cell along axis 1, from zeros; the outputs, or the one that was made last.
+
+    nnx.RNN keeps random numbers for its first state, and jax.jit or jax.vmap cannot go around it.
+    """
+
+    def __init__(self, cell, return_sequences=True, reverse=False):
+        self.cell = cell
+        self.return_sequences = return_sequences
+        self.reverse = reverse
+
+    def __call__(self, x):
+        zeros = self.cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))  # takes, but ignores them
+        dtype = self.cell.dtype or self.cell.param_dtype
+        carry = jax.tree.map(lambda a: a.astype(dtype), zeros)
+        _, outputs = lax.scan(self.cell, carry, x.swapaxes(0, 1), reverse=self.reverse)
+        if self.return_sequences:
+            return outputs.swapaxes(0, 1)
+        return outputs[0 if self.reverse else -1]
+
+
+def without_bias(cell):
+    """The cell without the bias that nnx's cells always have."""
+    for dense in (cell.dense_i, cell.dense_h):
+        dense.use_bias = False
+        dense.bias = None
+    return cell

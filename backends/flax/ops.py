@@ -66,7 +66,5 @@ OTHER = {
     "stop_gradient": "lax.stop_gradient",
     "cond": "lax.cond",
 }
-OWN = (
-    *("argmax", "argmin", "zeros", "ones", "full", "eye", "arange", "take", "while_loop"),
-)
+OWN = (*("argmax", "argmin", "zeros", "ones", "full", "eye", "arange", "take", "while_loop"),)
 WORDS = {name: f"jnp.{name}" for name in SAME} | {name: f"_{name}" for name in OWN} | OTHER

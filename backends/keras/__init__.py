@@ -17,6 +17,7 @@ if "KERAS_BACKEND" not in os.environ:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from backends._rules import load_rules
+from backends.keras import _limits  # noqa: F401  (it adds to the rule table)
 from backends.keras._adapter import backend
 
 load_rules(__name__, __path__)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import keras
@@ -19,7 +20,7 @@ from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
-from blocks._spec import Node, map_value
+from blocks._spec import Node, is_float, map_value
 from blocks._stack import run
 from blocks._train import SGD
 from blocks.custom import Custom
@@ -33,6 +34,7 @@ class KerasBackend(Backend):
     rules = rule
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
+        "math": "import math",
         "keras": "import keras",
         "layers": "from keras import layers",
         "ops": "from keras import ops",
@@ -77,11 +79,12 @@ class KerasBackend(Backend):
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
         layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
-        return getattr(layer, binding.attribute)
+        return attrgetter(binding.attribute)(layer)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
-        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in state)
+        numbers = [w for w in state if is_float(w)]  # others count calls
+        return sum(math.prod(w.shape) for w in trainable), sum(math.prod(w.shape) for w in numbers)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with self.engine.precision(node.dtype):
@@ -117,11 +120,13 @@ class KerasBackend(Backend):
                 momentum=np.float64(optimizer.momentum),
                 nesterov=optimizer.nesterov,
             )
+            # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
+            options = {"optimizer": native, "auto_scale_loss": False}
             # a Custom block may branch on values, which a graph cannot
             eager = any(isinstance(n.form, Custom) for n in node.walk())
-            model.compile(native, LOSSES[loss](dtype=dtype), run_eagerly=eager)
+            model.compile(loss=LOSSES[loss](dtype=node.param_dtype), run_eagerly=eager, **options)
             # which builds the loss; under JAX, Keras would trace the whole model for that
-            y = np.zeros((1, *(n or 1 for n in node.out_spec.shape)), dtype)
+            y = np.zeros((1, *(n or 1 for n in node.out_spec.shape)), node.param_dtype)
             model.compute_loss(y=y[:, 0] if loss == "cross_entropy" else y, y_pred=y)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:

@@ -53,6 +53,11 @@ def layer(node: Node, function: str, *args: Any, suffix: str = "", **kwargs: Any
     return call(f"layers.{function}", *args, **kwargs, name=layer_name(node.home) + suffix)
 
 
+def own_layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
+    """A layer of `modules.py`, named by its path."""
+    return call(function, *args, **kwargs, name=layer_name(node.home))
+
+
 def layer_name(path: str) -> str:
     """A path as Keras and its engines allow it: with "-" for "/".
 

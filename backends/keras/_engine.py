@@ -29,6 +29,8 @@ class TensorFlow:
             tf.cast(c, like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)
         ]
         grads = tape.gradient(leaves(y), wanted, seeds, tf.UnconnectedGradients.ZERO)
+        # that of an embedding is a list of rows
+        grads = [tf.convert_to_tensor(grad) for grad in grads]
         return grads[: len(inputs)], grads[len(inputs) :]
 
 

@@ -11,13 +11,19 @@ from blocks.activation import Activation
 from blocks.custom import Custom
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.pattern import Reduce
 from blocks.pool import GlobalAvgPool
+from blocks.recurrent import GRU, LSTM, SimpleRNN
 
 if keras.backend.backend() == "tensorflow":
     rule.rounds(Activation, 1e-7, "TensorFlow takes the slope as a float32", kind="leaky_relu")
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu")
     rule.rounds(Activation, 1e-7, "Keras rounds the constants of gelu to float32", kind="gelu_tanh")
 else:
+    recurrent = (LSTM, GRU) if keras.backend.backend() == "jax" else (SimpleRNN,)
     norms = (BatchNorm, LayerNorm, GroupNorm, RMSNorm)
-    for block in (*norms, GlobalAvgPool, Activation, Dense, Custom):
+    for block in (*norms, GlobalAvgPool, Activation, Dense, Custom, *recurrent):
         rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")
+    rule.rounds(Reduce, 1e-6, "Keras computes a mean in float32 on this engine", reduction="mean")
+if keras.backend.backend() == "torch":
+    rule.rounds(Reduce, 1e-6, "Keras computes a product in float32 there", reduction="prod")

@@ -13,10 +13,10 @@ from blocks.custom import Custom
 from blocks.initializers import Array, Constant, Normal, Uniform
 
 OPS = operations(ops.WORDS, vars(ops))
-TAKEN = native_attributes(modules.Custom(outputs={}))
+TAKEN = native_attributes(modules.Custom, outputs={})
 
 
-@rule(Custom, own_names=True)
+@rule(Custom, attribute="{name}")
 def custom(node: Node) -> Any:
     definition = define(node, modules.Custom, ops.WORDS, OPS)
     fields = plain_fields(node, TAKEN)
@@ -30,7 +30,7 @@ def outputs(value: ValueSpec) -> Any:
     return map_value(lambda spec: {"shape": spec.shape, "dtype": spec.dtype}, value)
 
 
-def first(path: str, spec: ParamSpec, init: Any) -> Any:
+def first(spec: ParamSpec, init: Any) -> Any:
     match init:
         case Constant(0):
             made: Any = "zeros"

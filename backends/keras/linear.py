@@ -10,9 +10,14 @@ from backends.keras._common import (
     rule,
 )
 from blocks._spec import Node
-from blocks.linear import Dense
+from blocks.linear import Dense, Embedding
 
 
 @rule(Dense, kernel="kernel", bias="bias")
 def dense(node: Node) -> Any:
     return layer(node, "Dense", node.form.features, use_bias=optional(node.form.use_bias, True))
+
+
+@rule(Embedding, embedding="embeddings")
+def embedding(node: Node) -> Any:
+    return layer(node, "Embedding", node.form.num_embeddings, node.form.features)

@@ -1,12 +1,85 @@
-"""What Keras needs beside its own layers. A printed listing holds those that it uses."""
+"""Layers that Keras needs beside its own: shared draws and users' code have no stock layer."""
 
 from __future__ import annotations
 
+import math
+
 import keras
-from keras import layers, ops
+from keras import ops
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-class Custom(layers.Layer):
+def word(number):
+    """A word of 32 bits, which Keras keeps in more where an engine has no unsigned ones."""
+    return ops.bitwise_and(ops.cast(number, "uint32"), ops.convert_to_tensor(0xFFFFFFFF, "uint32"))
+
+
+def threefry(key, places, calls):
+    """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
+    keys = [word(ops.convert_to_tensor(w, "uint32")) for w in (*key, key[0] ^ key[1] ^ 0x1BD11BDA)]
+    a, b = word(places + keys[0]), word(ops.zeros_like(places) + calls + keys[1])
+    for i in range(5):
+        for turn in ROTATIONS[i % 2]:
+            a = word(a + b)
+            turned = ops.left_shift(b, word(turn)), ops.right_shift(b, word(32 - turn))
+            b = ops.bitwise_xor(word(ops.bitwise_or(*turned)), a)
+        a, b = word(a + keys[(i + 1) % 3]), word(b + keys[(i + 2) % 3] + word(i + 1))
+    return a, b
+
+
+class Stream(keras.layers.Layer):
+    """Random bits for each element, the same on every backend."""
+
+    def __init__(self, key, **kwargs):
+        super().__init__(**kwargs)
+        self.key = tuple(key)
+        self.calls = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
+
+    def bits(self, x):
+        places = ops.reshape(ops.arange(ops.size(x), dtype="int32"), ops.shape(x))
+        words = threefry(self.key, word(places), word(self.calls))
+        self.calls.assign_add(1)
+        return words
+
+    def get_config(self):
+        return {**super().get_config(), "key": self.key}
+
+
+class SharedDropout(Stream):
+    """Dropout whose draws are the same on every backend."""
+
+    def __init__(self, rate, key, **kwargs):
+        super().__init__(key, **kwargs)
+        self.rate = rate
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        kept = ops.cast(ops.right_shift(self.bits(x)[0], word(8)), "int32")
+        keep = kept >= round(self.rate * 2**24)
+        return x * ops.cast(keep, x.dtype) / (1 - self.rate)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+class SharedSample(Stream):
+    """A sample whose draws are the same on every backend."""
+
+    def call(self, x, training=False):
+        mean, log_variance = x
+        if not training:
+            return mean
+        bits = [ops.cast(ops.right_shift(w, word(9)), "int32") for w in self.bits(mean)]
+        wide = "float64" if mean.dtype == "float64" else "float32"
+        a, b = (ops.cast(w, wide) for w in bits)
+        u, v = (a + 0.5) / 2**23, b / 2**23
+        noise = ops.sqrt(-2 * ops.log(u)) * ops.cos(2 * math.pi * v)
+        return mean + ops.exp(log_variance / 2) * ops.cast(noise, mean.dtype)
+
+
+class Custom(keras.layers.Layer):
     """Code of one's own on parameters and constants, given as shape and initializer.
 
     `outputs` are shape and dtype of what comes out, or a tuple of them. They are stated, so that a

@@ -50,6 +50,7 @@ class NumpyBackend(Backend):
     imports: ClassVar = {
         "math": "import math",
         "warnings": "import warnings",
+        "einops": "import einops",
         "np": "import numpy as np",
         "anp": "import autograd.numpy as anp",
         "make_vjp": "from autograd import make_vjp",

@@ -14,16 +14,16 @@ from blocks.custom import Custom
 from blocks.initializers import Array, Constant, Normal, Uniform
 
 OPS = operations(ops.WORDS, vars(ops))
-TAKEN = native_attributes(own.Custom())
+TAKEN = native_attributes(own.Custom)
 
 
-@rule(Custom, own_names=True)
+@rule(Custom, attribute="{name}")
 def custom(node: Node) -> Any:
     definition = define(node, own.Custom, ops.WORDS, OPS)
     return call(definition, **arrays(node, first), **plain_fields(node, TAKEN))
 
 
-def first(path: str, spec: ParamSpec, init: Any) -> Any:
+def first(spec: ParamSpec, init: Any) -> Any:
     match init:
         case Constant(0):
             return call("np.zeros", spec.shape)

@@ -14,7 +14,7 @@ from backends._backend import Backend
 from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
-from blocks._spec import Node, array_dtype, floats, leaves, map_value
+from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
 from blocks._train import SGD
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
@@ -31,10 +31,14 @@ class TorchBackend(Backend):
     rules = rule
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
+        "math": "import math",
         "OrderedDict": "from collections import OrderedDict",
         "reduce": "from functools import reduce",
         "torch": "import torch",
         "F": "import torch.nn.functional as F",
+        "EinMix": "from einops.layers.torch import EinMix",
+        "Rearrange": "from einops.layers.torch import Rearrange",
+        "Reduce": "from einops.layers.torch import Reduce",
         "nn": "from torch import nn",
     }
 
@@ -64,9 +68,10 @@ class TorchBackend(Backend):
         return getattr(model.get_submodule(binding.module), binding.attribute)
 
     def sizes(self, model: Any) -> tuple[int, int]:
-        counters = ("num_batches_tracked",)  # torch's own; no other framework has them
-        state = [b for n, b in model.named_buffers() if not n.endswith(counters)]
-        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in state)
+        saved = model.state_dict()
+        # integers count batches, which no other framework does
+        buffers = [b for n, b in model.named_buffers() if n in saved and is_float(b)]
+        return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in buffers)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with mode(model, training), torch.no_grad(), autocast(node, model):

@@ -13,16 +13,16 @@ from blocks.custom import Custom
 from blocks.initializers import Array, Constant, Normal, Uniform
 
 OPS = operations(ops.WORDS, vars(ops))
-TAKEN = native_attributes(modules.Custom())
+TAKEN = native_attributes(modules.Custom)
 
 
-@rule(Custom, own_names=True)
+@rule(Custom, attribute="{name}")
 def custom(node: Node) -> Any:
     definition = define(node, modules.Custom, ops.WORDS, OPS)
     return call(definition, **arrays(node, first), **plain_fields(node, TAKEN))
 
 
-def first(path: str, spec: ParamSpec, init: Any) -> Any:
+def first(spec: ParamSpec, init: Any) -> Any:
     empty = call("torch.empty", *spec.shape)
     match init:
         case Constant(0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
@@ -32,6 +33,98 @@ class Select(nn.Module):
 
     def forward(self, x):
         return x[self.index]
+
+
+class Parameter(nn.Module):
+    """A learned or fixed array that meets every example."""
+
+    def __init__(self, shape, merge, trainable=True):
+        super().__init__()
+        value = torch.zeros(shape)
+        if trainable:
+            self.value = nn.Parameter(value)
+        else:
+            self.register_buffer("value", value)
+        self.merge = merge
+
+    def forward(self, x):
+        if self.merge == "add":
+            return x + self.value
+        if self.merge == "multiply":
+            return x * self.value
+        return torch.cat([self.value.expand(len(x), *self.value.shape), x], dim=1)
+
+    def extra_repr(self):
+        return f"{tuple(self.value.shape)}, merge={self.merge!r}"
+
+
+class Sample(nn.Module):
+    """A normal draw in training, given mean and log variance; the mean in evaluation."""
+
+    def noise(self, mean):
+        return torch.randn_like(mean)
+
+    def forward(self, x):
+        mean, log_variance = x
+        if not self.training:
+            return mean
+        return mean + torch.exp(log_variance / 2) * self.noise(mean)
+
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(key, places, calls):
+    """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
+    keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
+    a, b = places + keys[0], calls.expand(places.shape) + keys[1]
+    for i in range(5):
+        for turn in ROTATIONS[i % 2]:
+            a = (a + b) & 0xFFFFFFFF
+            b = b & 0xFFFFFFFF
+            b = ((b << turn | b >> (32 - turn)) & 0xFFFFFFFF) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + i + 1
+    return a & 0xFFFFFFFF, b & 0xFFFFFFFF
+
+
+class Stream(nn.Module):
+    """Random bits for each element, the same on every backend."""
+
+    def __init__(self, key):
+        super().__init__()
+        self.key = key
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def bits(self, shape):
+        places = torch.arange(math.prod(shape), device=self.calls.device).reshape(shape)
+        words = threefry(self.key, places, self.calls)
+        self.calls.add_(1)
+        return words
+
+
+class SharedDropout(Stream):
+    """Dropout whose draws are the same on every backend."""
+
+    def __init__(self, rate, key):
+        super().__init__(key)
+        self.rate = rate
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        keep = self.bits(x.shape)[0] >> 8 >= round(self.rate * 2**24)
+        return x * keep / (1 - self.rate)
+
+
+class SharedSample(Stream, Sample):
+    """A sample whose draws are the same on every backend."""
+
+    def noise(self, mean):
+        a, b = self.bits(mean.shape)
+        wide = torch.promote_types(mean.dtype, torch.float32)
+        u, v = ((a >> 9).to(wide) + 0.5) / 2**23, (b >> 9).to(wide) / 2**23
+        noise = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        return noise.to(mean.dtype)
 
 
 class Residual(nn.Module):
@@ -170,6 +263,9 @@ class BiasOnlyLayerNorm(nn.LayerNorm):
         super().__init__(*args, **kwargs)
         self.register_parameter("weight", None)
 
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, eps=self.eps) + self.bias
+
 
 class GroupNorm(nn.GroupNorm):
     """A group norm for channels_last memory.
@@ -243,3 +339,40 @@ class Custom(nn.Module):
 
     def forward(self, x):
         return self.compute(x, **self._parameters, **self._buffers)
+
+
+class OneBias(nn.Module):
+    """A recurrent layer with one bias that returns its outputs, or the last one, and no state.
+
+    torch adds two biases, as cuDNN does; here the second is zero and no parameter.
+    """
+
+    def __init__(self, *args, return_sequences=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.return_sequences = return_sequences
+        for name, bias in list(self.named_parameters()):
+            if name.startswith("bias_hh"):
+                delattr(self, name)
+                self.register_buffer(name, torch.zeros_like(bias), persistent=False)
+
+    def forward(self, x):
+        outputs, state = super().forward(x)
+        if self.return_sequences:
+            return outputs
+        last = state[0] if self.mode == "LSTM" else state
+        return torch.cat(tuple(last), -1)
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, return_sequences={self.return_sequences}"
+
+
+class RNN(OneBias, nn.RNN):
+    pass
+
+
+class LSTM(OneBias, nn.LSTM):
+    pass
+
+
+class GRU(OneBias, nn.GRU):
+    pass

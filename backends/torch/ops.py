@@ -132,9 +132,7 @@ def _cond(decides, yes, no, *operands):
     """torch.cond where it compiles; its branches may not hand on what they were given."""
     if not torch.compiler.is_compiling():
         return yes(*operands) if decides else no(*operands)
-    return torch.cond(
-        decides, lambda *v: _copies(yes(*v)), lambda *v: _copies(no(*v)), operands
-    )
+    return torch.cond(decides, lambda *v: _copies(yes(*v)), lambda *v: _copies(no(*v)), operands)
 
 
 def _while_loop(goes_on, body, value, limit):

@@ -12,4 +12,6 @@ from blocks.regularisation import Dropout
 
 @rule(Dropout)
 def dropout(node: Node) -> Any:
+    if "key" in node.resolved:
+        return call("SharedDropout", node.form.rate, key=node.resolved["key"])
     return call("nn.Dropout", p=optional(node.form.rate, 0.5))

@@ -94,3 +94,31 @@ def offsets(shape, kernel_size, stride, dilation):
             for start, size, (_, _, s, _) in zip(starts, sizes, steps, strict=True)
         ]
         yield cell, (slice(None), *slices)
+
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(key, places, calls):
+    """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
+    keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
+    a, b = places + keys[0], np.full_like(places, calls) + keys[1]
+    for i in range(5):
+        for turn in ROTATIONS[i % 2]:
+            a = (a + b) & 0xFFFFFFFF
+            b = b & 0xFFFFFFFF
+            b = ((b << turn | b >> (32 - turn)) & 0xFFFFFFFF) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + i + 1
+    return a & 0xFFFFFFFF, b & 0xFFFFFFFF
+
+
+class Stream:
+    """Random bits for each element, the same on every backend; a mixin of layers."""
+
+    key = (0, 0)
+    calls = 0
+
+    def bits(self, shape):
+        places = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+        self.calls += 1
+        return threefry(self.key, places, self.calls - 1)

@@ -25,3 +25,19 @@ class Dense(Layer):
         self.add_grad("kernel", rows.T @ dys)
         self.add_grad("bias", batch_sum(dy))
         return dy @ self.params["kernel"].T
+
+
+class Embedding(Layer):
+    """y = embedding[x]"""
+
+    def __init__(self, num_embeddings, features, *, rng):
+        super().__init__(embedding=0.05 * rng.normal(size=(num_embeddings, features)))
+
+    def forward(self, x, training):
+        self.saved.append(x)
+        return self.params["embedding"][x]
+
+    def backward(self, dy):
+        x = self.saved.pop()
+        np.add.at(self.grads["embedding"], x, dy)
+        return np.zeros(x.shape)

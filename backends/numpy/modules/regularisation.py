@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.numpy.modules.base import Layer
+from backends.numpy.modules.base import Layer, Stream
 
 
 class Dropout(Layer):
@@ -16,9 +16,23 @@ class Dropout(Layer):
     def forward(self, x, training):
         keep = 1.0
         if training:
-            keep = (self.rng.random(x.shape) >= self.rate).astype(x.dtype) / (1 - self.rate)
+            keep = self.keeps(x.shape).astype(x.dtype) / (1 - self.rate)
         self.saved.append(keep)
         return x * keep
 
+    def keeps(self, shape):
+        return self.rng.random(shape) >= self.rate
+
     def backward(self, dy):
         return dy * self.saved.pop()
+
+
+class SharedDropout(Stream, Dropout):
+    """Dropout whose draws are the same on every backend."""
+
+    def __init__(self, rate, key):
+        super().__init__(rate, rng=None)
+        self.key = key
+
+    def keeps(self, shape):
+        return self.bits(shape)[0] >> 8 >= round(self.rate * 2**24)
