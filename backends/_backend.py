@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backends._expression import evaluate, lets, render
+from backends._custom import Own, check_name
+from backends._expression import Call, Definition, evaluate, lets, render, walk
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
 from blocks._spec import Node
@@ -111,23 +112,40 @@ class Backend:
 
     def source(self, program: Program) -> str:
         """The network as code that runs with the framework alone and defines `model`."""
+        definitions = self.definitions(program)
         body = self.body(program)
-        helpers = self.helper_source(body)
-        code = "\n\n\n".join([*helpers, body])
+        own = Own(self.reserved() | assigned_in(body), self.namespace(0))
+        for definition in definitions:
+            own.add(definition)
+        helpers = self.helper_source("\n".join([*own.texts(), body]))
+        code = "\n\n\n".join([*helpers, *own.texts(), body])
         used = names_in(code)
         setup = [line.format(seed=0) for name, line in self.setup.items() if name in used]
         used |= names_in("\n".join(setup))
-        lines = [line for name, line in self.imports.items() if name in used]
+        imports = self.imports | own.imports
+        lines = [line for name, line in imports.items() if name in used]
         standard = [line for line in lines if line.split()[1] in sys.stdlib_module_names]
         others = [line for line in lines if line not in standard]
         header = "\n\n".join("\n".join(group) for group in (standard, others, setup) if group)
-        return header + ("\n\n\n" if helpers else "\n\n") + code + "\n"
+        return header + ("\n\n" if code == body else "\n\n\n") + code + "\n"
 
     def body(self, program: Program) -> str:
         """The statements that build the model."""
         named = lets(program.expression)
         statements = [render(value, prefix=f"{name} = ") for name, value in named.items()]
         return "\n".join([*statements, render(program.expression, prefix="model = ")])
+
+    def expressions(self, program: Program) -> Iterable[Any]:
+        """All expressions of a program."""
+        return walk(program.expression)
+
+    def definitions(self, program: Program) -> list[Definition]:
+        """The classes that a listing defines itself."""
+        calls = [found for found in self.expressions(program) if isinstance(found, Call)]
+        found = [call.function for call in calls if isinstance(call.function, Definition)]
+        for definition in found:
+            check_name(definition.name)
+        return found
 
     def helper_source(self, code: str) -> list[str]:
         """The source of every helper that the code uses, and of those that they use, in order."""
@@ -145,3 +163,9 @@ class Backend:
 def names_in(code: str) -> set[str]:
     """Every identifier that a piece of code reads."""
     return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+
+
+def assigned_in(code: str) -> set[str]:
+    """Every variable that a piece of code sets."""
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    return {node.id for node in names if isinstance(node.ctx, ast.Store)}

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from blocks._stack import run
@@ -22,6 +22,23 @@ class Name:
 
 
 @dataclass(frozen=True)
+class Definition:
+    """A class that the listing defines: `made` when a model is built, `code` when it is printed.
+
+    It comes from the user's class `origin`; `facts` tells apart what is made from the same class.
+    """
+
+    name: str
+    origin: type
+    facts: Any
+    made: type = field(compare=False)
+    code: Callable[[set[str], Mapping[str, Any]], Any] = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Call:
     """A call of `function`.
 
@@ -29,7 +46,7 @@ class Call:
     so that no default is relied on, but not printed, so that the listing reads as if hand-written.
     """
 
-    function: str
+    function: str | Definition
     args: tuple[Any, ...] = ()
     kwargs: tuple[tuple[str, Any], ...] = ()
     implied: tuple[tuple[str, Any], ...] = ()
@@ -60,7 +77,7 @@ def optional(value: Any, default: Any) -> Optional:
     return Optional(value, default)
 
 
-def call(function: str, /, *args: Any, **kwargs: Any) -> Call:
+def call(function: str | Definition, /, *args: Any, **kwargs: Any) -> Call:
     """A call as data; keyword arguments may be `optional`."""
     shown: list[tuple[str, Any]] = []
     implied: list[tuple[str, Any]] = []
@@ -137,8 +154,10 @@ def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
     return run(value(expression))
 
 
-def lookup(text: str, namespace: Mapping[str, Any]) -> Any:
-    """The object behind a dotted name."""
+def lookup(text: str | Definition, namespace: Mapping[str, Any]) -> Any:
+    """The object behind a dotted name, or the class of a definition."""
+    if isinstance(text, Definition):
+        return text.made
     first, *rest = text.split(".")
     found = namespace[first]
     for part in rest:

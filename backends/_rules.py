@@ -119,15 +119,19 @@ class Rule:
     """How one block becomes a native expression.
 
     A bind that depends on the block's fields is a function of the node. `child` says how a native
-    container reaches a child, from its name and its index.
+    container reaches a child, from its name and its index; `attribute`, if there is one, what a
+    parameter without a bind is called natively, from its name.
     """
 
     function: Callable[..., Any]
     binds: dict[str, Bind | Callable[[Node], Any]]
     child: str = "{name}"
+    attribute: str = ""
 
     def bind(self, name: str, node: Node) -> Bind:
         """Where a parameter of that name lives."""
+        if self.attribute and name not in self.binds:
+            return Bind(self.attribute.format(name=name))
         found = self.binds[name]
         return found if isinstance(found, Bind) else as_bind(found(node))
 
@@ -150,12 +154,12 @@ class Binding:
             whole = held()
             whole[self.part(whole)] = native
             native = whole
-        return np.ascontiguousarray(native)
+        return np.asarray(native, order="C")
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
         if self.part is not None:
             array = array[self.part(array)]
-        return np.ascontiguousarray(self.transform.to_canonical(array, self.spec.shape))
+        return np.asarray(self.transform.to_canonical(array, self.spec.shape), order="C")
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class Inexact:
 
     def concerns(self, node: Node) -> bool:
         form = node.form
-        return type(form) is self.block and all(
+        return form.ruled_as() is self.block and all(
             getattr(form, name) == value for name, value in self.fields.items()
         )
 
@@ -192,7 +196,9 @@ class Rules:
         self.refused: dict[type[Block], str] = {}
         self.inexact: list[Inexact] = []
 
-    def __call__(self, block: type[Block], *, child: str = "{name}", **binds: Any) -> Any:
+    def __call__(
+        self, block: type[Block], *, child: str = "{name}", attribute: str = "", **binds: Any
+    ) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
         (attribute, transform) or (attribute, transform, part), or a function of the node that
         returns one of these. An attribute of a layer inside the layer is a dotted path.
@@ -205,7 +211,7 @@ class Rules:
                 name: target if callable(target) else as_bind(target)
                 for name, target in binds.items()
             }
-            self.table[block] = Rule(function, bound, child)
+            self.table[block] = Rule(function, bound, child, attribute)
             return function
 
         return register
@@ -223,8 +229,8 @@ class Rules:
         return [limit for limit in self.inexact if any(map(limit.concerns, node.walk()))]
 
     def find(self, node: Node) -> Rule:
-        """The rule of the block as written, else of what it expands to."""
-        for kind in (type(node.block), type(node.form)):
+        """The rule of the block as written, else of what it expands to, else of its family."""
+        for kind in (type(node.block), type(node.form), node.form.ruled_as()):
             if kind in self.refused:
                 raise UnsupportedError(
                     f"{self.backend} cannot lower {kind.__name__} {place(node.path)}: "

@@ -52,6 +52,8 @@ from blocks.activation import (
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv, ConvTranspose
+from blocks.conv import Conv
+from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pattern import EinMix, Rearrange, Reduce
@@ -83,6 +85,7 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Crop",
+    "Custom",
     "Dense",
     "Dropout",
     "EinMix",

@@ -57,6 +57,10 @@ class Block(Config):
         """The block that this one stands for; None if it stands for itself."""
         return None
 
+    def ruled_as(self) -> type[Block]:
+        """The type under which backends keep its rule: its own, not that of a base."""
+        return type(self)
+
     def summary(self, input_shape: Any, **options: Any) -> Any:
         """Path, block, output shape, parameters and multiply-adds of every leaf, as a table.
 

@@ -80,6 +80,15 @@ def half(dtype: str) -> bool:
     return dtype.endswith("16")
 
 
+def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:
+    """The spec of a parameter in the network's dtype."""
+    if not isinstance(spec, ParamSpec):
+        raise ShapeError(
+            f"has {spec!r} for its {name}, not a ParamSpec", fix='Write ParamSpec(shape, "zeros").'
+        )
+    return replace(spec, dtype=dtype)
+
+
 class Wanted(Exception):
     """An input of the network must hold other numbers than floats."""
 
@@ -197,7 +206,7 @@ class Inference:
         out = map_value(self.typed, leaf.out_spec(frame.x))
         map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
         dtype = self.dtypes["param_dtype"]
-        params = {k: replace(p, dtype=dtype) for k, p in leaf.param_specs(frame.x).items()}
+        params = {k: typed_param(k, p, dtype) for k, p in leaf.param_specs(frame.x).items()}
         for name, spec in params.items():
             if isinstance(spec.init, Array) and spec.init.shape != spec.shape:
                 raise ShapeError(
@@ -209,6 +218,11 @@ class Inference:
 
     def typed(self, spec: Spec) -> Spec:
         """The same spec; one that says only that it holds floats gets the network's dtype."""
+        if not isinstance(spec, Spec):
+            raise ShapeError(
+                f"has an out_spec that returns {spec!r}, not a Spec",
+                fix="Return x itself, x.with_shape(...), or a tuple of these.",
+            )
         return replace(spec, dtype=self.dtypes["dtype"]) if spec.dtype == FLOAT else spec
 
     def check_kind(self, kind: Kind, spec: Spec) -> None:

@@ -404,7 +404,7 @@ def relative(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str]:
             return float("inf"), "the reference, which is not finite"
         with np.errstate(invalid="ignore"):
             distance = np.abs(a.astype(np.float64) - b)
-        distance[np.isnan(distance)] = np.inf
+        distance = np.where(np.isnan(distance), np.inf, distance)
         at = np.unravel_index(distance.argmax(), b.shape)
         scale = max(float(np.abs(b).max()), floor) or 1.0
         error = float(distance.max()) / scale

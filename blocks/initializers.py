@@ -206,6 +206,12 @@ def with_fans(init: Init, fan_in: int, fan_out: int) -> Init:
     return found.at(fan_in, fan_out) if isinstance(found, VarianceScaling) else init
 
 
+def settled(init: Init, shape: tuple[int, ...]) -> Initializer:
+    """What an initialiser comes to at a shape, with no fans left to find."""
+    found = NAMED[init] if isinstance(init, str) else init
+    return found.at(*fans(shape)) if isinstance(found, VarianceScaling) else found
+
+
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw by name or by instance."""
     return (NAMED[init] if isinstance(init, str) else init).draw(rng, shape)

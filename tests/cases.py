@@ -14,8 +14,18 @@ import numpy as np
 
 import blocks as bl
 from blocks.activation import KINDS
-from blocks.initializers import NAMED, Array, Constant, Normal
+from blocks.initializers import NAMED, Array, Constant, Normal, Orthogonal, Uniform
 from blocks.pattern import REDUCTIONS
+from custom_blocks import (
+    Bilinear,
+    Bounded,
+    Either,
+    FixedHidden,
+    Gated,
+    Halved,
+    Moments,
+    Positions,
+)
 
 
 @dataclass(frozen=True)
@@ -669,6 +679,39 @@ CASES = [
             bl.Parallel(*(bl.Shared("more", bl.Conv(2, (2, 2))),) * 2, merge="add"),
         ),
         (5, 6, 3),
+    ),
+    # custom
+    case(
+        "Custom",
+        Gated(),
+        (5, 3),
+        features=7,
+        steps=[0, 1],
+        use_bias=False,
+        kernel_init=[
+            Normal(std=0.3, mean=1.0),
+            Uniform(low=0.1, high=0.4),
+            Orthogonal(),
+            Constant(0.3),
+            Gated(2, kernel_init=Array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])),
+        ],
+    ),
+    case("Custom that branches", Bounded(), (5, 3), limit=9.0),
+    case("Custom with a constant", FixedHidden(), (5,), hidden=7, bound=0.3),
+    case("Custom with cond", Either(), (5, 3), shift=-9.0),
+    case("Custom with while_loop", Halved(), (5, 3), limit=2, bound=0.1),
+    case("Custom of a tuple", Bilinear(), ((5,), (3,)), features=2),
+    case("Custom that makes a tuple", Moments(), (5, 3), spread="var", power=1),
+    case("Custom with helpers", Positions(), (5, 3), base=7.0, offsets=(0.25,)),
+    case(
+        "Custom in a network",
+        bl.Sequential(
+            bl.Conv(3, (2, 2)),
+            bl.Residual(bl.Sequential(Gated(3), *(bl.Shared("tied", FixedHidden(3)),) * 2)),
+            bl.Flatten(),
+            bl.Dense(4),
+        ),
+        (4, 5, 2),
     ),
     # composite
     case(

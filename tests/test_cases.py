@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import blocks as bl
+import custom_blocks
 from blocks._parity import Inputs, doubled, measure, random_params
 from cases import CASES, Case
 
 PUBLIC = [b for b in vars(bl).values() if isinstance(b, type) and issubclass(b, bl.Block)]
-BLOCKS = [b for b in PUBLIC if b not in (bl.Block, bl.Leaf, bl.Combinator, bl.Composite)]
+BASES = (bl.Block, bl.Leaf, bl.Combinator, bl.Composite, bl.Custom)
+BLOCKS = [b for b in (*PUBLIC, *bl.Custom.__subclasses__()) if b not in BASES]
 
 
 def blocks_in(case: Case) -> set[type]:
@@ -87,6 +89,6 @@ ALL = [(c, name, b) for c in CASES for name, b in c.variants()]
 
 @pytest.mark.parametrize(("case", "name", "block"), ALL, ids=[f"{c.name}-{n}" for c, n, _ in ALL])
 def test_repr_can_be_pasted_back(case, name, block):
-    again = eval(repr(block), vars(bl))
+    again = eval(repr(block), vars(custom_blocks) | vars(bl))
     assert again == block
     assert hash(again) == hash(block)

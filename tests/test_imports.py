@@ -8,13 +8,13 @@ import pytest
 
 from conftest import need
 
-FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "optax"}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "autograd"}
 ALLOWED = {
     "blocks": set(),
     "blocks.cli": set(),
     "blocks.demo": set(),
     "backends": set(),
-    "backends.numpy": set(),
+    "backends.numpy": {"autograd"},
     "backends.torch": {"torch"},
     "backends.flax": {"jax", "flax", "optax"},
 }

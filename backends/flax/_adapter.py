@@ -16,7 +16,7 @@ from flax import nnx
 from backends._backend import Backend
 from backends._expression import Let, Name, call
 from backends._rules import Binding, Program
-from backends.flax import modules
+from backends.flax import modules, ops
 from backends.flax._common import rule
 from blocks._spec import Node, floats, map_value, with_floats
 from blocks._train import SGD
@@ -39,7 +39,7 @@ class FlaxBackend(Backend):
     name = "flax"
     layout = "channels_last"
     rules = rule
-    helpers: ClassVar = (modules,)
+    helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
         "partial": "from functools import partial",
@@ -121,7 +121,7 @@ class FlaxBackend(Backend):
             nesterov=optimizer.nesterov,
         )
 
-        @nnx.jit
+        @compiled
         def train(model: Any, native: Any, x: Any, y: Any) -> Any:
             value, grads = nnx.value_and_grad(lambda m: compute(call_model(m, x), y))(model)
             native.update(model, grads)
@@ -147,7 +147,20 @@ def in_mode(model: Any, training: bool) -> Any:
     return nnx.view(model, raise_if_not_found=False, **flags)
 
 
-@nnx.jit
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function by nnx.jit; as it is where a Custom block branches on values."""
+    fast = nnx.jit(function)
+
+    def call(*args: Any) -> Any:
+        try:
+            return fast(*args)
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+            return function(*args)
+
+    return call
+
+
+@compiled
 def run(model: Any, x: Any) -> Any:
     return call_model(model, x)
 
@@ -157,7 +170,7 @@ def call_model(model: Any, x: Any) -> Any:
     return model(*x) if isinstance(x, tuple) else model(x)
 
 
-@nnx.jit
+@compiled
 def run_backward(model: Any, x: Any, cotangent: Any) -> Any:
     """A model that holds the gradients of its parameters, and those of the input's floats."""
     graph, weights, rest = nnx.split(model, nnx.Param, ...)

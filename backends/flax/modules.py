@@ -313,6 +313,38 @@ class Parallel(nnx.Module):
         return merged([branch(*x) for branch in self.branches], self.merge, self.axis)
 
 
+class Custom(nnx.Module):
+    """Code of one's own on parameters and constants."""
+
+    def __init__(self, params=None, constants=None, dtype=None, **fields):
+        for name, value in (params or {}).items():
+            setattr(self, name, nnx.Param(value))
+        for name, value in (constants or {}).items():
+            setattr(self, name, nnx.Variable(value))
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self.arrays = (*(params or {}), *(constants or {}))
+        self.dtype = dtype
+
+    def __call__(self, *x):
+        arrays = {name: getattr(self, name)[...] for name in self.arrays}
+        if self.dtype is not None:
+            arrays = {name: value.astype(self.dtype) for name, value in arrays.items()}
+        return self.compute(x if len(x) > 1 else x[0], **arrays)
+
+
+def normal(rngs, shape, mean, std, dtype=None):
+    return mean + std * jax.random.normal(rngs.params(), shape, dtype)
+
+
+def uniform(rngs, shape, low, high, dtype=None):
+    return jax.random.uniform(rngs.params(), shape, dtype, low, high)
+
+
+def orthogonal(rngs, shape, gain, dtype=None):
+    return nnx.initializers.orthogonal(gain)(rngs.params(), shape, dtype)
+
+
 class RNN(nnx.Module):
     """A recurrent cell along axis 1, from zeros; the outputs, or the one that was made last.
 

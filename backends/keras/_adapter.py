@@ -16,16 +16,14 @@ import numpy as np
 from backends._backend import Backend
 from backends._expression import call, evaluate, literal, optional, render
 from backends._rules import Binding, Program
-from backends.keras import modules
-from backends.keras._common import (
-    layer_name,
-    rule,
-)
+from backends.keras import modules, ops
+from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
 from blocks._spec import Node, is_float, map_value
 from blocks._stack import run
 from blocks._train import SGD
+from blocks.custom import Custom
 
 
 class KerasBackend(Backend):
@@ -34,7 +32,7 @@ class KerasBackend(Backend):
     name = "keras"
     layout = "channels_last"
     rules = rule
-    helpers: ClassVar = (modules,)
+    helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
         "keras": "import keras",
@@ -67,6 +65,9 @@ class KerasBackend(Backend):
         statements, out = self.statements(program)
         lines += [statement.code() for statement in statements]
         return "\n".join([*lines, f"model = keras.Model(inputs, {out})"])
+
+    def expressions(self, program: Program) -> list[Any]:
+        return [statement.callee for statement in self.statements(program)[0]]
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
         return keras.ops.convert_to_numpy(self.find(model, binding)).copy()
@@ -120,8 +121,13 @@ class KerasBackend(Backend):
                 nesterov=optimizer.nesterov,
             )
             # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
-            loss_of = LOSSES[loss](dtype=node.param_dtype)
-            model.compile(optimizer=native, loss=loss_of, auto_scale_loss=False)
+            options = {"optimizer": native, "auto_scale_loss": False}
+            # a Custom block may branch on values, which a graph cannot
+            eager = any(isinstance(n.form, Custom) for n in node.walk())
+            model.compile(loss=LOSSES[loss](dtype=node.param_dtype), run_eagerly=eager, **options)
+            # which builds the loss; under JAX, Keras would trace the whole model for that
+            y = np.zeros((1, *(n or 1 for n in node.out_spec.shape)), node.param_dtype)
+            model.compute_loss(y=y[:, 0] if loss == "cross_entropy" else y, y_pred=y)
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
             with self.engine.precision(dtype), policy(node):

@@ -8,6 +8,7 @@ from backends.keras._common import (
     rule,
 )
 from blocks.activation import Activation
+from blocks.custom import Custom
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pattern import Reduce
@@ -21,7 +22,7 @@ if keras.backend.backend() == "tensorflow":
 else:
     recurrent = (LSTM, GRU) if keras.backend.backend() == "jax" else (SimpleRNN,)
     norms = (BatchNorm, LayerNorm, GroupNorm, RMSNorm)
-    for block in (*norms, GlobalAvgPool, Activation, Dense, *recurrent):
+    for block in (*norms, GlobalAvgPool, Activation, Dense, Custom, *recurrent):
         rule.rounds(block, 5e-5, "Keras promotes float64 to float32 there on this engine")
     rule.rounds(Reduce, 1e-6, "Keras computes a mean in float32 on this engine", reduction="mean")
 if keras.backend.backend() == "torch":

@@ -49,8 +49,12 @@ class NumpyBackend(Backend):
     helpers: ClassVar = modules.FAMILIES
     imports: ClassVar = {
         "math": "import math",
+        "warnings": "import warnings",
         "einops": "import einops",
         "np": "import numpy as np",
+        "anp": "import autograd.numpy as anp",
+        "make_vjp": "from autograd import make_vjp",
+        "getval": "from autograd.tracer import getval",
     }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from backends._backend import Backend
 from backends._rules import Binding, Program
-from backends.torch import modules
+from backends.torch import modules, ops
 from backends.torch._common import rule
 from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
 from blocks._train import SGD
@@ -29,7 +29,7 @@ class TorchBackend(Backend):
     name = "torch"
     layout = "channels_first"
     rules = rule
-    helpers: ClassVar = (modules,)
+    helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
         "OrderedDict": "from collections import OrderedDict",
@@ -93,10 +93,12 @@ class TorchBackend(Backend):
             with autocast(node, model):
                 outputs = leaves(model(inputs))
             seeds = leaves(to_tensors(model, cotangent))
+            pairs = zip(outputs, seeds, strict=True)
+            moving = [(y, seed.to(y.dtype)) for y, seed in pairs if y.requires_grad]
             grads = torch.autograd.grad(
-                outputs,
+                [y for y, _ in moving],
                 [*tracked, *weights.values()],
-                [seed.to(y.dtype) for seed, y in zip(seeds, outputs, strict=True)],
+                [seed for _, seed in moving],
                 materialize_grads=True,
             )
         arrays = list(map(to_numpy, grads))

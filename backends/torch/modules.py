@@ -379,6 +379,22 @@ class Crop(nn.Module):
         return ", ".join(map(str, self.crops))
 
 
+class Custom(nn.Module):
+    """Code of one's own on parameters and constants."""
+
+    def __init__(self, params=None, constants=None, **fields):
+        super().__init__()
+        for name, value in (params or {}).items():
+            self.register_parameter(name, nn.Parameter(value))
+        for name, value in (constants or {}).items():
+            self.register_buffer(name, value)
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.compute(x, **self._parameters, **self._buffers)
+
+
 class OneBias(nn.Module):
     """A recurrent layer with one bias that returns its outputs, or the last one, and no state.
 

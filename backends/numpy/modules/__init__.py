@@ -5,8 +5,10 @@ from backends.numpy.modules import (
     base,
     combine,
     conv,
+    custom,
     linear,
     norm,
+    ops,
     pattern,
     pool,
     recurrent,
@@ -16,6 +18,8 @@ from backends.numpy.modules import (
 )
 
 FAMILIES = (
+    *(base, linear, conv, pool, norm, activation, regularisation, shape, value, combine),
+    *(ops, custom),
     base,
     linear,
     conv,
