@@ -52,7 +52,6 @@ from blocks.activation import (
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv, ConvTranspose
-from blocks.conv import Conv
 from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
