@@ -166,8 +166,8 @@ def spread(
     return tuple(sizes)
 
 
-def need_spatial(x: Spec, rank: int, field: str = "kernel_size") -> None:
-    """Refuse an input that has not as many spatial axes as `field` is long, and channels."""
+def need_spatial(x: Spec, rank: int, field: str = "a kernel_size") -> None:
+    """Refuse an input that has not `rank` spatial axes and channels; `field` is of that length."""
     if x.rank != rank + 1:
         axes = "axis" if rank == 1 else "axes"
         raise ShapeError(
@@ -182,14 +182,17 @@ def rank_repair(x: Spec, rank: int, field: str, made: str) -> str:
     if x.rank == rank:
         return f"The channel axis is missing: write {(*x.shape, 1)} for one channel."
     if 2 <= x.rank <= 4:
-        return f"Use a {field} of length {x.rank - 1}."
+        return f"Use {field} of length {x.rank - 1}."
     return f"Give it an input with {rank + 1} axes, the batch not counted."
 
 
 def norm_axis(axis: int, rank: int, x: Spec) -> int:
     """The axis counted from 0; refuse one that a value of `rank` axes does not have."""
     if not -rank <= axis < rank:
-        raise ShapeError(f"has axis={axis}, which {shapes(x)} does not have")
+        raise ShapeError(
+            f"has axis={axis}, which {shapes(x)} does not have",
+            fix=f"Use an axis from {-rank} to {rank - 1}." if rank else "",
+        )
     return axis % rank
 
 

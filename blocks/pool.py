@@ -153,7 +153,7 @@ class AdaptiveAvgPool(Leaf):
     output_size: tuple[int, ...] = fields.sizes()
 
     def out_spec(self, x: Spec) -> Spec:
-        _shape.need_spatial(x, len(self.output_size), "output_size")
+        _shape.need_spatial(x, len(self.output_size), "an output_size")
         for size in x.spatial:
             _shape.need_known(x, size, "cells along each axis")
         return x.with_channels(x.channels, self.output_size)

@@ -171,7 +171,10 @@ class Crop(Leaf):
         sizes = []
         for axis, (size, pair) in enumerate(zip(x.shape, self.crops, strict=True)):
             if size is not None and sum(pair) >= size:
-                raise ShapeError(f"cuts {sum(pair)} cells off axis {axis}, which has {size}")
+                raise ShapeError(
+                    f"cuts {sum(pair)} cells off axis {axis}, which has {size}",
+                    fix=f"Cut at most {size - 1}." if size > 1 else "Leave that axis as it is.",
+                )
             sizes.append(None if size is None else size - sum(pair))
         return x.with_shape(tuple(sizes))
 
@@ -179,7 +182,7 @@ class Crop(Leaf):
 def need_pairs(block: Leaf, x: Spec, pairs: Any) -> None:
     if len(pairs) != x.rank:
         raise ShapeError(
-            f"has {len(pairs)} pairs, but its input has {x.rank} axes: {shapes(x)}",
+            f"needs a pair for each of {x.rank} axes of {shapes(x)}, but has {len(pairs)}",
             fix="Give a pair for each axis, (0, 0) where nothing changes.",
         )
 
@@ -227,9 +230,9 @@ class Upsample(Leaf):
 
     def out_spec(self, x: Spec) -> Spec:
         if self.size is not None:
-            need_spatial(x, len(self.size), "size")
+            need_spatial(x, len(self.size), "a size")
             return x.with_channels(x.channels, self.size)
         scale: Any = self.scale
-        need_spatial(x, len(scale), "scale")
+        need_spatial(x, len(scale), "a scale")
         grown = zip(x.spatial, scale, strict=True)
         return x.with_channels(x.channels, tuple(n and n * times for n, times in grown))
