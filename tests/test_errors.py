@@ -859,7 +859,8 @@ def test_an_unknown_backend():
 )
 def test_a_framework_that_is_not_installed(backend, module, monkeypatch):
     for name in list(sys.modules):
-        if name.partition(".")[0] == module or name == f"backends.{backend}":
+        own = name == f"backends.{backend}" or name.startswith(f"backends.{backend}.")
+        if name.partition(".")[0] == module or own:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delattr(sys.modules["backends"], backend, raising=False)
