@@ -89,6 +89,15 @@ def turned_around(groups: int) -> Transform:
     return Transform("turned_around", to_native, to_canonical)
 
 
+def parted(axis: int, count: int) -> Transform:
+    """(..., count * size, ...) <-> (..., count, size, ...), where `axis` is that of the product."""
+    return Transform(
+        f"parted({axis}, {count})",
+        lambda a: a.reshape(*a.shape[:axis], count, -1, *a.shape[axis + 1 :]),
+        lambda a, shape: a.reshape(shape),
+    )
+
+
 # The part of a native array that holds a canonical one: from the whole array to an index.
 Part: TypeAlias = Callable[[np.ndarray], Any]
 
@@ -322,3 +331,14 @@ def dropped_together(node: Node) -> tuple[int, ...]:
 def shared_dropout(node: Node) -> dict[str, Any]:
     """What a Dropout with shared draws takes beside its rate."""
     return {"key": node.resolved["key"], "axes": optional(dropped_together(node), ())}
+
+
+def heads(node: Node, name: str, kind: str) -> Transform:
+    """A parameter of attention as Keras and Flax keep it: with an axis for the heads.
+
+    `name` is query, key, value or out; `kind` is kernel or bias.
+    """
+    if name == "out":
+        return parted(0, node.form.num_heads) if kind == "kernel" else same
+    count = node.form.num_heads if name == "query" else node.resolved["num_kv_heads"]
+    return parted(1 if kind == "kernel" else 0, count)

@@ -49,6 +49,7 @@ from blocks.activation import (
     Tanh,
     TanhShrink,
 )
+from blocks.attention import MultiHeadAttention
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv, ConvTranspose
@@ -108,6 +109,7 @@ __all__ = [
     "MaxPool",
     "Mish",
     "MissingRuleError",
+    "MultiHeadAttention",
     "Node",
     "Pad",
     "Parallel",

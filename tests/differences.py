@@ -1059,7 +1059,7 @@ DIFFERENCES = [
         "MultiHeadAttention",
         "fewer heads for keys and values",
         torch="none in the layer",
-        keras="another layer, GroupedQueryAttention",
+        keras="another layer, GroupQueryAttention",
         flax="`MultiHeadAttention(num_kv_heads=None)`",
         here="`MultiHeadAttention(num_kv_heads=None)`",
         caught="MultiHeadAttention",

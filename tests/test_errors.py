@@ -35,6 +35,10 @@ BUILD = [
         "MaxPool.padding must be smaller than kernel_size=(2, 2), got ((2, 0), (0, 0)). "
         "A window of padding alone has no value.",
     ),
+    (
+        lambda: bl.MultiHeadAttention(6, num_kv_heads=4),
+        "MultiHeadAttention.num_kv_heads=4 does not divide num_heads=6.",
+    ),
     (lambda: bl.Dense(0), "Dense.features must be a positive int, got 0."),
     (lambda: bl.Dense(2.5), "Dense.features must be a positive int, got 2.5."),
     (lambda: bl.Dense(True), "Dense.features must be a positive int, got True."),
@@ -355,6 +359,65 @@ SHAPE = [
         "Conv at 'stem/2' needs 2 spatial axes and channels, got (192,).\n"
         "  (192,) is the output of Flatten at 'stem/1', from (8, 8, 3).\n"
         "  Move Flatten after the last Conv.",
+    ),
+    (
+        bl.MultiHeadAttention(4),
+        (5, 6),
+        "MultiHeadAttention at the top has num_heads=4, which does not divide the 6 features of "
+        "its query.\n"
+        "  (5, 6) is the input of the network.\n"
+        "  Use num_heads=2, or state head_size.",
+    ),
+    (
+        bl.MultiHeadAttention(2),
+        (8, 7, 6),
+        "MultiHeadAttention at the top needs a query of time and features, got (8, 7, 6).\n"
+        "  (8, 7, 6) is the input of the network.\n"
+        "  Write Reshape((-1, 6)) before it.",
+    ),
+    (
+        bl.MultiHeadAttention(2),
+        ((5, 6), (5,)),
+        "MultiHeadAttention at the top needs a key of time and features, got (5,).\n"
+        "  ((5, 6), (5,)) is the input of the network.\n"
+        "  If that is a padding mask, write mask=True.",
+    ),
+    (
+        bl.MultiHeadAttention(2, mask=True),
+        (5, 6),
+        "MultiHeadAttention at the top takes one tensor, (query, key_value) or (query, key, "
+        "value), and then a padding mask, got (5, 6).\n"
+        "  (5, 6) is the input of the network.\n"
+        "  Give the mask, or leave out mask=True.",
+    ),
+    (
+        bl.MultiHeadAttention(2),
+        ((5, 6),) * 4,
+        "MultiHeadAttention at the top takes one tensor, (query, key_value) or (query, key, "
+        "value), got ((5, 6), (5, 6), (5, 6), (5, 6)).\n"
+        "  ((5, 6), (5, 6), (5, 6), (5, 6)) is the input of the network.",
+    ),
+    (
+        bl.MultiHeadAttention(2, mask=True),
+        ((5, 6), (7, 4), (7, 4)),
+        "MultiHeadAttention at the top needs a padding mask of one axis, the time of its key, got "
+        "(7, 4).\n"
+        "  ((5, 6), (7, 4), (7, 4)) is the input of the network.\n"
+        "  Give a mask of shape (7,).",
+    ),
+    (
+        bl.MultiHeadAttention(2),
+        ((5, 6), (7, 4), (8, 3)),
+        "MultiHeadAttention at the top needs a value as long as its key, got 8 and 7.\n"
+        "  ((5, 6), (7, 4), (8, 3)) is the input of the network.\n"
+        "  Bring both to one length.",
+    ),
+    (
+        bl.MultiHeadAttention(2, mask=True),
+        ((5, 6), (7, 4), (5,)),
+        "MultiHeadAttention at the top needs a padding mask as long as its key, got 5 and 7.\n"
+        "  ((5, 6), (7, 4), (5,)) is the input of the network.\n"
+        "  Bring both to one length.",
     ),
     (
         bl.Conv(4, (3, 9)),

@@ -125,6 +125,8 @@ def calls_in(found):
         return [found]
     if hasattr(found, "steps"):
         return [c for step in found.steps for e in walk(step) for c in calls_in(e)]
+    if hasattr(found, "lines"):
+        return [c for _, step, _ in found.lines for c in calls_in(step)]
     if hasattr(found, "branches") and hasattr(found, "merge"):
         parts = (*found.branches, found.merge)
         return [c for part in parts for e in walk(part) for c in calls_in(e)]

@@ -372,3 +372,41 @@ def without_bias(cell):
         dense.use_bias = False
         dense.bias = None
     return cell
+
+
+def attention(query, key, value, mask=None, is_causal=False, **options):
+    """softmax(query @ key.T / sqrt(size)) @ value for each head; 0 where a query sees no key.
+
+    JAX's own has the mean of all values there, and its softmax in float32 for float64 too.
+    """
+    groups = query.shape[-2] // key.shape[-2]
+    key, value = (jnp.repeat(x, groups, axis=-2) for x in (key, value))
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    seen = jnp.ones_like(scores, bool) if mask is None else jnp.broadcast_to(mask, scores.shape)
+    weights = nnx.softmax(scores, where=jnp.tril(seen) if is_causal else seen)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
+class MultiHeadAttention(nnx.MultiHeadAttention):
+    """nnx's layer, causal by itself, with a padding mask last, or with values of their own size."""
+
+    def __init__(self, *args, in_value_features=None, causal=False, mask=False, rngs, **kwargs):
+        super().__init__(*args, attention_fn=attention, decode=False, rngs=rngs, **kwargs)
+        self.causal = causal
+        self.mask = mask
+        if in_value_features is not None:
+            self.value = nnx.LinearGeneral(
+                in_value_features,
+                (self.num_kv_heads, self.head_dim),
+                use_bias=self.use_bias,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                rngs=rngs,
+            )
+
+    def __call__(self, *x):
+        *x, mask = x if self.mask else (*x, None)
+        if mask is not None:
+            mask = mask[:, None, None, :]
+        return super().__call__(*x, mask=mask, is_causal=self.causal)

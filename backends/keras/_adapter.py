@@ -78,8 +78,9 @@ class KerasBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]))
-        return attrgetter(binding.attribute)(layer)
+        suffix, _, attribute = binding.attribute.rpartition(":")  # of several layers, "-out:kernel"
+        layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]) + suffix)
+        return attrgetter(attribute)(layer)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights

@@ -19,7 +19,9 @@ rule = Rules("keras")
 
 @dataclass(frozen=True)
 class Op:
-    """A function of the value, with the arguments that follow it; of several values if spread."""
+    """A function of the value, after the positional arguments that it has and before the others;
+    of several values if spread.
+    """
 
     call: Any
     spread: bool = False
@@ -37,6 +39,17 @@ class Pipe:
     """Steps one after the other."""
 
     steps: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Steps on values with names: each line is a name, a step, and the names of what it takes.
+
+    It takes one value, several (an Op that is spread), or values and constants by keyword; "" is
+    the value that comes in. The last line makes the result.
+    """
+
+    lines: tuple[tuple[str, Any, Any], ...]
 
 
 @dataclass(frozen=True)

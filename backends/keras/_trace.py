@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends._expression import Let, Name, evaluate, one_line, render
+from backends._expression import Let, Name, call, evaluate, one_line, render
 from backends.keras._common import (
+    Flow,
     Item,
     Join,
     Op,
@@ -17,7 +18,10 @@ from backends.keras._common import (
 
 @dataclass(frozen=True)
 class Statement:
-    """`target = callee(source)`; a bare value if there is no callee, a layer alone if no source."""
+    """`target = callee(source)`; a bare value if there is no callee, a layer alone if no source.
+
+    The source is the name of a value, several names, or a dict of names and constants by keyword.
+    """
 
     target: str
     callee: Any
@@ -29,19 +33,20 @@ class Statement:
             case None:
                 return source
             case str(name):
-                return values[name](source)
+                return called(values[name], source)
             case Item(index):
                 return source[index]
             case Op(native, spread):
                 options = evaluate(dict((*native.kwargs, *native.implied)), namespace)
                 inputs = source if spread else [source]
-                return evaluate(Name(native.function), namespace)(*inputs, **options)
+                function = evaluate(Name(native.function), namespace)
+                return function(*native.args, *inputs, **options)
         layer = evaluate(self.callee, namespace)
-        return layer if self.source is None else layer(source)
+        return layer if self.source is None else called(layer, source)
 
     def code(self) -> str:
         source = map_names(Name, self.source)
-        target, brackets = f"{self.target} = ", f"({one_line(source)})"
+        target, brackets = f"{self.target} = ", render(arguments(source))
         match self.callee:
             case None:
                 return target + one_line(source)
@@ -50,15 +55,29 @@ class Statement:
             case Item(index):
                 return f"{target}{one_line(source)}[{index}]"
             case Op(native, spread):
-                args = tuple(source) if spread else (source,)
+                args = (*native.args, *(source if spread else (source,)))
                 return render(replace(native, args=args), prefix=target)
         return render(self.callee, prefix=target, suffix="" if source is None else brackets)
 
 
 def map_names(function: Callable[[str], Any], source: Any) -> Any:
-    if isinstance(source, (list, tuple)):
-        return type(source)(map(function, source))
-    return None if source is None else function(source)
+    match source:
+        case list() | tuple():
+            return type(source)(map(function, source))
+        case dict():
+            return {key: map_names(function, value) for key, value in source.items()}
+        case str():
+            return function(source)
+    return source
+
+
+def called(layer: Any, source: Any) -> Any:
+    return layer(**source) if isinstance(source, dict) else layer(source)
+
+
+def arguments(source: Any) -> Any:
+    """What stands behind a layer, as a call without a name."""
+    return call("", **source) if isinstance(source, dict) else call("", source)
 
 
 class Tracer:
@@ -93,11 +112,26 @@ class Tracer:
                 return x
             case Join():
                 return (yield self.join(step, x, target, shared))
+            case Flow(lines):
+                return self.flow(lines, x, target, shared)
             case Let(name, inner):
                 return (yield self.trace(inner, x, target, name))
-            case Op() | Item():
-                return self.emit(target, step, x)
-        return self.emit(target, self.shared_layer(step, shared) if shared else step, x)
+        return self.emit(target, self.callee(step, shared), x)
+
+    def flow(self, lines: Any, x: str, target: str, shared: str) -> str:
+        """Every line in a variable of its own name."""
+        values = {"": x}
+        for name, step, source in lines[:-1]:
+            given = map_names(values.__getitem__, source)
+            own = values.get(name) or self.fresh(name)
+            values[name] = self.emit(own, self.callee(step, shared), given)
+        _, step, source = lines[-1]
+        return self.emit(target, self.callee(step, shared), map_names(values.__getitem__, source))
+
+    def callee(self, step: Any, shared: str) -> Any:
+        """The step itself; the variable of its layer inside a shared step."""
+        own = shared and not isinstance(step, (Op, Item))
+        return self.shared_layer(step, shared) if own else step
 
     def shared_layer(self, step: Any, shared: str) -> str:
         name = dict(step.kwargs)["name"]
@@ -117,6 +151,4 @@ class Tracer:
         results.append((yield self.trace(step.branches[-1], x, target, shared)))
         if step.merge is None:
             return self.emit(target, None, tuple(results))
-        own_layer = shared and not isinstance(step.merge, Op)
-        merge = self.shared_layer(step.merge, shared) if own_layer else step.merge
-        return self.emit(target, merge, results)
+        return self.emit(target, self.callee(step.merge, shared), results)

@@ -58,18 +58,20 @@ class NumpyBackend(Backend):
     }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
-    def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray]]:
-        """The layer, and the one of its dicts that holds the parameter."""
-        for name in filter(None, binding.module.split(".")):
-            model = model.children[name]
-        return model, model.params if binding.spec.trainable else model.state
+    def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray], str]:
+        """The layer, the one of its dicts that holds the parameter, and its name there."""
+        *layers, name = f"{binding.module}.{binding.attribute}".lstrip(".").split(".")
+        for child in layers:
+            model = model.children[child]
+        return model, model.params if binding.spec.trainable else model.state, name
 
     def read(self, model: Any, binding: Binding) -> np.ndarray:
-        return self.find(model, binding)[1][binding.attribute].copy()
+        _, arrays, name = self.find(model, binding)
+        return arrays[name].copy()
 
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        layer, arrays = self.find(model, binding)
-        arrays[binding.attribute] = widened(array.astype(array_dtype(binding.spec.dtype)))
+        layer, arrays, name = self.find(model, binding)
+        arrays[name] = widened(array.astype(array_dtype(binding.spec.dtype)))
         layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
 
     def sizes(self, model: Any) -> tuple[int, int]:
@@ -92,10 +94,9 @@ class NumpyBackend(Backend):
         model.zero_grad()
         model(map_value(widened, x), training)
         dx = model.backward(map_value(widened, cotangent))
+        found = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
         return [g for g, a in zip(leaves(dx), leaves(x), strict=True) if is_float(a)], {
-            b.path: self.find(model, b)[0].grads[b.attribute].copy()
-            for b in bindings
-            if b.spec.trainable
+            path: layer.grads[name].copy() for path, (layer, _, name) in found.items()
         }
 
     def trainer(

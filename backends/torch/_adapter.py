@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,7 +66,7 @@ class TorchBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> torch.Tensor:
-        return getattr(model.get_submodule(binding.module), binding.attribute)
+        return attrgetter(binding.attribute)(model.get_submodule(binding.module))
 
     def sizes(self, model: Any) -> tuple[int, int]:
         saved = model.state_dict()

@@ -430,3 +430,80 @@ class LSTM(OneBias, nn.LSTM):
 
 class GRU(OneBias, nn.GRU):
     pass
+
+
+def members(x, has_mask):
+    """Query, key, value and padding mask of a tensor, (query, key) or (query, key, value).
+
+    With `has_mask`, the mask is the last of a tuple.
+    """
+    tensors = list(x) if isinstance(x, tuple) else [x]
+    mask = tensors.pop() if has_mask else None
+    query, key, value = (tensors + tensors[-1:] * 2)[:3]
+    return query, key, value, mask
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """torch's layer, which takes query, key, value and mask as one value and returns the output.
+
+    The batch comes first, and True in a mask means that a key may be seen.
+    """
+
+    def __init__(self, *args, causal=False, mask=False, **kwargs):
+        super().__init__(*args, batch_first=True, **kwargs)
+        self.causal = causal
+        self.mask = mask
+
+    def forward(self, x):
+        query, key, value, mask = members(x, self.mask)
+        hidden = later = None
+        if mask is not None:
+            hidden = ~mask
+            key = key.view_as(key)  # of one tensor, torch takes a path where hidden rows are NaN
+        if self.causal:
+            pairs = query.shape[1], key.shape[1]
+            later = torch.ones(pairs, dtype=torch.bool, device=query.device).triu(1)
+        masks = {"key_padding_mask": hidden, "attn_mask": later, "is_causal": self.causal}
+        return super().forward(query, key, value, need_weights=False, **masks)[0]
+
+
+class GroupedQueryAttention(nn.Module):
+    """Attention with heads of any size, groups of which may share a key and a value."""
+
+    def __init__(
+        self,
+        embed_dim,
+        out_features,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        kdim=None,
+        vdim=None,
+        bias=True,
+        causal=False,
+        mask=False,
+    ):
+        super().__init__()
+        heads, kv_heads = num_heads * head_dim, num_kv_heads * head_dim
+        self.q_proj = nn.Linear(embed_dim, heads, bias=bias)
+        self.k_proj = nn.Linear(kdim or embed_dim, kv_heads, bias=bias)
+        self.v_proj = nn.Linear(vdim or embed_dim, kv_heads, bias=bias)
+        self.out_proj = nn.Linear(heads, out_features, bias=bias)
+        self.head_dim = head_dim
+        self.causal = causal
+        self.mask = mask
+
+    def heads(self, x):
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def forward(self, x):
+        query, key, value, mask = members(x, self.mask)
+        q = self.heads(self.q_proj(query))
+        k = self.heads(self.k_proj(key))
+        v = self.heads(self.v_proj(value))
+        options = {"is_causal": self.causal, "enable_gqa": q.shape[1] != k.shape[1]}
+        if mask is not None:
+            mask = mask[:, None, None, :].expand(-1, 1, q.shape[2], -1)
+            options |= {"attn_mask": mask.tril() if self.causal else mask, "is_causal": False}
+        y = F.scaled_dot_product_attention(q, k, v, **options)
+        return self.out_proj(y.transpose(1, 2).flatten(2))

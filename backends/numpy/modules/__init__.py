@@ -2,6 +2,7 @@
 
 from backends.numpy.modules import (
     activation,
+    attention,
     base,
     combine,
     conv,
@@ -24,12 +25,16 @@ FAMILIES = (
     linear,
     conv,
     recurrent,
+    base,
+    linear,
+    conv,
     pool,
     norm,
     activation,
     regularisation,
     shape,
     pattern,
+    attention,
     value,
     combine,
 )
