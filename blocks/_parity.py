@@ -278,7 +278,8 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
     values["gradients"] = gradients(model, x, cotangent)
     found, sizes = params_of(model), find_backend(backend).sizes(model)
     drawing = partial(lower, node, backend, draws="shared")
-    model = drawing(params=params)
+    if any(getattr(n.form, "stochastic", False) for n in node.walk()):
+        model = drawing(params=params)
     values["training"] = {"output": apply(model, x, training=True)}
     state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
     values["state"] = state
