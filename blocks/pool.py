@@ -141,7 +141,8 @@ class AdaptiveAvgPool(Leaf):
         in channels_first; the sizes must be known.
     Fields:
         output_size: a tuple; its length is the number of spatial axes.
-    Differs: torch takes None for an axis that stays as it is; Flax has no such layer.
+    Differs: Flax has no such layer. Keras's gives NaN for 7 windows where JAX compiles it, and
+        cannot be traced by TensorFlow for one; it is not used.
 
     >>> import blocks as bl
     >>> bl.infer(bl.AdaptiveAvgPool((3, 2)), (7, 9, 4)).out_spec.shape

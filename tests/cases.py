@@ -536,6 +536,7 @@ CASES = [
         scale=(3, 1),
         size=[bl.Upsample(size=size, mode="linear") for size in ((7, 9), (3, 6), (2, 11))],
     ),
+    case("Upsample2d to a size", bl.Upsample(size=(7, 3), mode="linear"), (5, 6, 4), spatial=True),
     case("Upsample1d", bl.Upsample((3,)), (5, 4), spatial=True, size=bl.Upsample(size=(8,))),
     case(
         "Upsample1d, linear",

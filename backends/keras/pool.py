@@ -86,8 +86,8 @@ def global_max_pool(node: Node) -> Any:
 
 @rule(AdaptiveAvgPool)
 def adaptive_avg_pool(node: Node) -> Any:
-    """Keras's own layer gives NaN for 7 windows where JAX compiles it, and none for 1 where
-    TensorFlow does.
+    """By plain pools. Keras's own layer gives NaN for 7 windows where JAX compiles it, and cannot
+    be traced by TensorFlow for one.
     """
     sizes = list(zip(node.in_spec.spatial, node.form.output_size, strict=True))
     if all(n % m == 0 for n, m in sizes):

@@ -210,7 +210,9 @@ class Cropped(nn.Module):
         steps = self.stride, self.padding, self.dilation
         y = torch.convolution(x, self.weight, None, *steps, True, self.output_padding, self.groups)
         y = F.pad(y, self.pads)
-        return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.stride))
+        if self.bias is None:
+            return y
+        return y + self.bias.to(y.dtype).view(-1, *(1,) * len(self.stride))
 
     def extra_repr(self):
         return f"{super().extra_repr()}, pads={self.pads}"
