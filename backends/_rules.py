@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import einops
 import numpy as np
 
-from backends._expression import Let
+from backends._expression import Let, optional
 from blocks._block import Block, Combinator
 from blocks._errors import MissingRuleError, UnsupportedError, place
 from blocks._spec import Node, ParamSpec, join, shapes
@@ -35,6 +35,18 @@ class Transform:
 
 
 same = Transform("same", lambda a: a, lambda a, shape: a)
+
+# (*window, in, out) <-> (*window, out, in)
+out_in = Transform(
+    "out_in", lambda a: np.swapaxes(a, -1, -2), lambda a, shape: np.swapaxes(a, -1, -2)
+)
+
+# (*window, in, out) <-> (in, out, *window): how torch keeps the kernels of ConvTranspose.
+in_first = Transform(
+    "in_first",
+    lambda a: np.transpose(a, (-2, -1, *range(a.ndim - 2))),
+    lambda a, shape: np.transpose(a, (*range(2, a.ndim), 0, 1)),
+)
 
 # (*window, in, out) <-> (out, in, *window): how torch keeps the kernels of Linear and Conv.
 out_first = Transform(
@@ -55,6 +67,26 @@ def rearranged(before: str, after: str) -> Transform:
         lambda a: einops.rearrange(a, there),
         lambda a, shape: einops.rearrange(a, back),
     )
+
+
+def turned_around(groups: int) -> Transform:
+    """A kernel of ConvTranspose as that of the convolution over its input with zeros between cells.
+
+    (*window, in, out / groups) <-> (*window, in / groups, out), with every window axis reversed.
+    """
+
+    def to_native(a: np.ndarray) -> np.ndarray:
+        *window, inputs, outputs = a.shape
+        parts = a.reshape(*window, groups, inputs // groups, outputs)
+        joined = np.moveaxis(parts, -3, -2).reshape(*window, inputs // groups, groups * outputs)
+        return np.flip(joined, tuple(range(len(window))))
+
+    def to_canonical(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        *window, inputs, outputs = a.shape
+        parts = a.reshape(*window, inputs, groups, outputs // groups)
+        return np.flip(np.moveaxis(parts, -2, -3).reshape(shape), tuple(range(len(window))))
+
+    return Transform("turned_around", to_native, to_canonical)
 
 
 # The part of a native array that holds a canonical one: from the whole array to an index.
@@ -280,3 +312,13 @@ def listed(children: dict[str, Any]) -> list[Any] | dict[str, Any]:
     """Children as a list if their names are their positions, else as they are."""
     positional = list(children) == [str(i) for i in range(len(children))]
     return list(children.values()) if positional else children
+
+
+def dropped_together(node: Node) -> tuple[int, ...]:
+    """The axes, as frameworks count them, along which a Dropout draws one number."""
+    return tuple(axis + 1 for axis in node.in_spec.spatial_axes) if node.form.whole_channels else ()
+
+
+def shared_dropout(node: Node) -> dict[str, Any]:
+    """What a Dropout with shared draws takes beside its rate."""
+    return {"key": node.resolved["key"], "axes": optional(dropped_together(node), ())}

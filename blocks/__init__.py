@@ -51,15 +51,15 @@ from blocks.activation import (
 )
 from blocks.combine import Parallel, Residual, Sequential, Shared
 from blocks.composite import MLP
-from blocks.conv import Conv
+from blocks.conv import Conv, ConvTranspose
 from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from blocks.pattern import EinMix, Rearrange, Reduce
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 from blocks.regularisation import Dropout
-from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 from blocks.value import Constant, Identity, Parameter, Sample, Select
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "SELU",
     "SGD",
     "Activation",
+    "AdaptiveAvgPool",
     "AvgPool",
     "BackendError",
     "BatchNorm",
@@ -81,6 +82,7 @@ __all__ = [
     "Composite",
     "Constant",
     "Conv",
+    "ConvTranspose",
     "Crop",
     "Custom",
     "Dense",
@@ -136,6 +138,7 @@ __all__ = [
     "Tanh",
     "TanhShrink",
     "UnsupportedError",
+    "Upsample",
     "accuracy",
     "apply",
     "backends",

@@ -145,24 +145,27 @@ def axes(default: Any = REQUIRED) -> Any:
     return converted(convert, default)
 
 
-def kernel_size() -> Any:
+def sizes(default: Any = REQUIRED, *, optional: bool = False) -> Any:
     """A tuple of one to three positive ints: its length is the number of spatial axes."""
 
-    def convert(block: Any, label: str, value: Any) -> tuple[int, ...]:
+    def convert(block: Any, label: str, value: Any) -> tuple[int, ...] | None:
+        if value is None and optional:
+            return None
         number = as_index(value)
         if number is not None:
-            hint = f"For two spatial axes write kernel_size=({number}, {number})."
+            name = label.rpartition(".")[2]
+            hint = f"For two spatial axes write {name}=({number}, {number})."
             raise refuse(label, "a tuple of positive ints", value, hint)
         numbers = int_tuple(value)
         if not numbers or len(numbers) > 3 or min(numbers) < 1:
             raise refuse(label, "a tuple of one to three positive ints", value)
         return numbers
 
-    return converted(convert)
+    return converted(convert, default)
 
 
-def per_axis(default: Any = 1, *, same_as: str = "") -> Any:
-    """A positive int for each spatial axis; a lone int serves all axes.
+def per_axis(default: Any = 1, *, low: int = 1, same_as: str = "") -> Any:
+    """An int of at least `low` for each spatial axis; a lone int serves all axes.
 
     With `same_as`, None means the value of that field.
     """
@@ -173,8 +176,9 @@ def per_axis(default: Any = 1, *, same_as: str = "") -> Any:
             return getattr(block, same_as)
         number = as_index(value)
         numbers = (number,) * rank if number is not None else int_tuple(value)
-        if numbers is None or len(numbers) != rank or min(numbers) < 1:
-            rule = f"a positive int, or {rank} of them as kernel_size={block.kernel_size} has"
+        if numbers is None or len(numbers) != rank or min(numbers) < low:
+            one = "a positive int" if low == 1 else f"an int of at least {low}"
+            rule = f"{one}, or {rank} of them as kernel_size={block.kernel_size} has"
             raise refuse(label, rule, value)
         return numbers
 

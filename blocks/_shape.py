@@ -96,30 +96,103 @@ def slide(
     return tuple(sizes)
 
 
-def need_spatial(x: Spec, rank: int) -> None:
-    """Refuse an input that has not `rank` spatial axes and channels."""
+def transposed(
+    padding: str | Pairs,
+    output_padding: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> dict[str, Any]:
+    """What rules need to know of a transposed convolution; none of it depends on the sizes.
+
+    The full result has (size - 1) * stride + span cells along each axis.
+
+    crop: cells to cut off its two ends; where the second is negative, cells beyond it, which hold
+        the bias alone.
+    name: "valid" or "same" if that is what the crop comes to, else None.
+    valid_crop: the same crop, counted from what "valid" gives.
+    padding: around the input with stride - 1 zeros between its cells, for a convolution with the
+        kernel turned around to give just this.
+    """
+    steps = list(zip(kernel_size, stride, dilation, strict=True))
+    named = {word: tuple(named_crop(word, *step) for step in steps) for word in ("valid", "same")}
+    base: Pairs = named[padding] if isinstance(padding, str) else padding
+    cropped = zip(base, output_padding, strict=True)
+    crop = tuple((low, high - more) for (low, high), more in cropped)
+    spans = [span(kernel, gap) for kernel, _, gap in steps]
+    both = zip(crop, named["valid"], strict=True)
+    return {
+        "crop": crop,
+        "name": next((word for word, pairs in named.items() if pairs == crop), None),
+        "valid_crop": tuple((low, high - least) for (low, high), (_, least) in both),
+        "padding": tuple(
+            (covered - 1 - low, covered - 1 - high)
+            for (low, high), covered in zip(crop, spans, strict=True)
+        ),
+    }
+
+
+def named_crop(padding: str, kernel: int, stride: int, dilation: int) -> Pair:
+    """What "valid" and "same" cut off the full result, as TensorFlow, Keras and Flax do it."""
+    more = span(kernel, dilation) - stride  # the full result has size * stride + more cells
+    if padding == "valid":
+        return 0, min(more, 0)
+    low = max(more, 0) // 2
+    return low, more - low
+
+
+def spread(
+    x: Spec,
+    crop: Pairs,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Shape:
+    """Spatial sizes of a transposed convolution: (size - 1) * stride + span - crop."""
+    sizes: list[Size] = []
+    axes = zip(x.spatial_axes, x.spatial, crop, kernel_size, stride, dilation, strict=True)
+    for axis, size, pair, kernel, step, gap in axes:
+        if size is None:
+            sizes.append(None)
+            continue
+        full = (size - 1) * step + span(kernel, gap)
+        if full <= sum(pair):
+            raise ShapeError(
+                f"cuts {sum(pair)} cells off axis {axis}, where the {size} of {shapes(x)} become "
+                f"{full}",
+                fix=f"Cut {sum(pair) - full + 1} fewer along that axis, or use padding='same'.",
+            )
+        sizes.append(full - sum(pair))
+    return tuple(sizes)
+
+
+def need_spatial(x: Spec, rank: int, field: str = "a kernel_size") -> None:
+    """Refuse an input that has not `rank` spatial axes and channels; `field` is of that length."""
     if x.rank != rank + 1:
         axes = "axis" if rank == 1 else "axes"
         raise ShapeError(
             f"needs {rank} spatial {axes} and channels, got {shapes(x)}",
-            fix=lambda made: rank_repair(x, rank, type(made).__name__),
+            fix=lambda made: rank_repair(x, rank, field, type(made).__name__),
         )
 
 
-def rank_repair(x: Spec, rank: int, made: str) -> str:
+def rank_repair(x: Spec, rank: int, field: str, made: str) -> str:
     if made == "Flatten":
         return "Move Flatten after the last Conv."
     if x.rank == rank:
         return f"The channel axis is missing: write {(*x.shape, 1)} for one channel."
     if 2 <= x.rank <= 4:
-        return f"Use a kernel_size of length {x.rank - 1}."
+        return f"Use {field} of length {x.rank - 1}."
     return f"Give it an input with {rank + 1} axes, the batch not counted."
 
 
 def norm_axis(axis: int, rank: int, x: Spec) -> int:
     """The axis counted from 0; refuse one that a value of `rank` axes does not have."""
     if not -rank <= axis < rank:
-        raise ShapeError(f"has axis={axis}, which {shapes(x)} does not have")
+        raise ShapeError(
+            f"has axis={axis}, which {shapes(x)} does not have",
+            fix=f"Use an axis from {-rank} to {rank - 1}." if rank else "",
+        )
     return axis % rank
 
 

@@ -143,7 +143,10 @@ class GroupNorm(Leaf):
 
     def out_spec(self, x: Spec) -> Spec:
         if not 2 <= x.rank <= 4:
-            raise ShapeError(f"needs one to three spatial axes and channels, got {shapes(x)}")
+            raise ShapeError(
+                f"needs one to three spatial axes and channels, got {shapes(x)}",
+                fix="Use LayerNorm for vectors." if x.rank == 1 else "",
+            )
         return x
 
     def param_specs(self, x: Spec) -> dict[str, ParamSpec]:
@@ -206,7 +209,10 @@ def check_trailing(norm: LayerNorm | RMSNorm) -> None:
 def need_axes(norm: LayerNorm | RMSNorm, x: Spec) -> Spec:
     """The input, if it has the axes to be normalised."""
     if x.rank < len(norm.axes):
-        raise ShapeError(f"normalises axes {norm.axes}, but its input is {shapes(x)}")
+        raise ShapeError(
+            f"normalises axes {norm.axes}, but its input is {shapes(x)}",
+            fix=f"Use axes={tuple(range(-x.rank, 0))}." if x.rank else "",
+        )
     return x
 
 

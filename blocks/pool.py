@@ -17,7 +17,7 @@ class WindowPool(Leaf):
 
     layout_role = "spatial"
 
-    kernel_size: tuple[int, ...] = fields.kernel_size()
+    kernel_size: tuple[int, ...] = fields.sizes()
     stride: tuple[int, ...] = fields.per_axis(None, same_as="kernel_size")
     padding: str | _shape.Pairs = fields.padding("valid", below_kernel=True)
 
@@ -126,3 +126,34 @@ class GlobalMaxPool(GlobalPool):
     >>> bl.infer(bl.GlobalMaxPool(), (7, 9, 4)).out_spec.shape
     (4,)
     """
+
+
+@block
+class AdaptiveAvgPool(Leaf):
+    """The means of as many windows as are asked for, channel by channel.
+
+        y[i, c] = mean_p x[p, c], p from floor(i * n / m) to below ceil((i + 1) * n / m)
+
+    along each spatial axis, from its n cells to m: windows overlap where m does not divide n, and
+    cells are repeated where m > n.
+
+    Shape: (*spatial, C) -> (*output_size, C) in channels_last, (C, *spatial) -> (C, *output_size)
+        in channels_first; the sizes must be known.
+    Fields:
+        output_size: a tuple; its length is the number of spatial axes.
+    Differs: torch takes None for an axis that stays as it is; Flax has no such layer.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.AdaptiveAvgPool((3, 2)), (7, 9, 4)).out_spec.shape
+    (3, 2, 4)
+    """
+
+    layout_role = "spatial"
+
+    output_size: tuple[int, ...] = fields.sizes()
+
+    def out_spec(self, x: Spec) -> Spec:
+        _shape.need_spatial(x, len(self.output_size), "an output_size")
+        for size in x.spatial:
+            _shape.need_known(x, size, "cells along each axis")
+        return x.with_channels(x.channels, self.output_size)

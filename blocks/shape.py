@@ -1,4 +1,4 @@
-"""Blocks that change the shape of a value and none of its numbers."""
+"""Blocks that change the shape of a value: no number but those of `Upsample` is new."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError, ShapeError
-from blocks._shape import need_known
+from blocks._shape import need_known, need_spatial
 from blocks._spec import Spec, shapes
 
 
@@ -171,7 +171,10 @@ class Crop(Leaf):
         sizes = []
         for axis, (size, pair) in enumerate(zip(x.shape, self.crops, strict=True)):
             if size is not None and sum(pair) >= size:
-                raise ShapeError(f"cuts {sum(pair)} cells off axis {axis}, which has {size}")
+                raise ShapeError(
+                    f"cuts {sum(pair)} cells off axis {axis}, which has {size}",
+                    fix=f"Cut at most {size - 1}." if size > 1 else "Leave that axis as it is.",
+                )
             sizes.append(None if size is None else size - sum(pair))
         return x.with_shape(tuple(sizes))
 
@@ -179,6 +182,57 @@ class Crop(Leaf):
 def need_pairs(block: Leaf, x: Spec, pairs: Any) -> None:
     if len(pairs) != x.rank:
         raise ShapeError(
-            f"has {len(pairs)} pairs, but its input has {x.rank} axes: {shapes(x)}",
+            f"needs a pair for each of {x.rank} axes of {shapes(x)}, but has {len(pairs)}",
             fix="Give a pair for each axis, (0, 0) where nothing changes.",
         )
+
+
+@block
+class Upsample(Leaf):
+    """More cells along each spatial axis, taken or interpolated from those that are there.
+
+        s = (i + 1/2) * n / m
+        y[i] = x[floor(s)]                                         for "nearest"
+        y[i] = (1 - w) * x[j] + w * x[j + 1], j + w = s - 1/2      for "linear"
+
+    along each axis in turn, from its n cells to m: cell i of the output is where its centre is. At
+    the edges the outer cells go on. With `size` it may be fewer cells, without a filter before.
+
+    Shape: (*spatial, C) -> (*sizes, C) in channels_last, (C, *spatial) -> (C, *sizes) in
+        channels_first; sizes = size * scale, or as stated.
+    Fields:
+        scale: how many cells each becomes, a tuple; its length is the number of spatial axes.
+        size: the sizes to reach, a tuple; either this or `scale`.
+        mode: "nearest" or "linear" (over two axes also called bilinear, over three trilinear).
+    Differs: torch's "nearest" takes floor(i * n / m); the one here is its "nearest-exact". JAX
+        filters before it makes an image smaller unless antialias=False, and its "nearest" misses
+        by a cell for some sizes where s is an integer. Keras interpolates over two axes only, and
+        under TensorFlow in float32 whatever the dtype.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.Upsample((2, 3)), (5, 6, 4)).out_spec.shape
+    (10, 18, 4)
+    >>> bl.infer(bl.Upsample(size=(8, 3), mode="linear"), (5, 6, 4)).out_spec.shape
+    (8, 3, 4)
+    """
+
+    layout_role = "spatial"
+
+    scale: tuple[int, ...] | None = fields.sizes(None, optional=True)
+    size: tuple[int, ...] | None = fields.sizes(None, optional=True)
+    mode: str = fields.choice(("nearest", "linear"), "nearest")
+
+    def check(self) -> None:
+        if (self.scale is None) == (self.size is None):
+            raise FieldError(
+                f"Upsample needs either scale or size, got scale={self.scale} and size={self.size}."
+            )
+
+    def out_spec(self, x: Spec) -> Spec:
+        if self.size is not None:
+            need_spatial(x, len(self.size), "a size")
+            return x.with_channels(x.channels, self.size)
+        scale: Any = self.scale
+        need_spatial(x, len(scale), "a scale")
+        grown = zip(x.spatial, scale, strict=True)
+        return x.with_channels(x.channels, tuple(n and n * times for n, times in grown))

@@ -79,6 +79,7 @@ DENSE = bl.Dense(4, bias_init="normal")
 CONV = bl.Conv(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
 SIMPLE = bl.SimpleRNN(5, bias_init="normal")
 RELU_BOTH = replace(SIMPLE, activation="relu", bidirectional=True, return_sequences=True)
+TURNED = bl.ConvTranspose(6, (3, 2), stride=(2, 1), padding="same", bias_init="normal")
 MAX = bl.MaxPool((3, 2), stride=(2, 1))
 AVG = bl.AvgPool((3, 2), stride=(2, 1), padding="same")
 REARRANGE = bl.Rearrange("b (h h2) (w w2) c -> b h w (h2 w2 c)", h2=2, w2=3)
@@ -209,6 +210,66 @@ CASES = [
         ),
         (6, 3),
     ),
+    case(
+        "ConvTranspose2d",
+        TURNED,
+        (7, 8, 4),
+        spatial=True,
+        features=2,
+        kernel_size=[(2, 5), (4, 3), (1, 1)],
+        stride=[(1, 1), (3, 2), 2],
+        padding=[
+            "valid",
+            ((1, 1), (1, 1)),
+            ((0, 2), (1, 0)),
+            ((2, 1), (0, 0)),
+            ((4, 3), (0, 2)),
+            bl.ConvTranspose(6, (4, 2), stride=2, padding="same"),
+        ],
+        output_padding=[
+            (1, 0),
+            bl.ConvTranspose(6, (3, 4), stride=2, padding=((1, 1), (1, 1)), output_padding=1),
+            bl.ConvTranspose(6, (1, 2), stride=(3, 2), output_padding=(2, 1), bias_init="normal"),
+            bl.ConvTranspose(6, (3, 2), dilation=(3, 2), output_padding=(2, 1)),
+        ],
+        dilation=[
+            bl.ConvTranspose(6, (3, 2), padding="same", dilation=(2, 3)),
+            bl.ConvTranspose(6, (3, 2), stride=(2, 1), dilation=(1, 2), padding=((0, 1), (2, 2))),
+            bl.ConvTranspose(6, (3, 2), stride=(2, 3), dilation=2, padding=((5, 0), (1, 4))),
+        ],
+        groups=[
+            2,
+            bl.ConvTranspose(8, (3, 2), groups=4),
+            bl.ConvTranspose(6, (3, 2), stride=(2, 3), dilation=(1, 2), groups=2),
+        ],
+        use_bias=[
+            False,
+            bl.ConvTranspose(6, (3, 2), stride=2, use_bias=False),
+            bl.ConvTranspose(6, (3, 2), stride=2, groups=2, use_bias=False),
+        ],
+        in_features=stated(4, 3),
+        kernel_init="he_normal",
+        bias_init="ones",
+    ),
+    case(
+        "ConvTranspose1d",
+        bl.ConvTranspose(5, (3,), stride=2, padding="same"),
+        (9, 3),
+        spatial=True,
+        padding=["valid", ((3, 0),), ((1, 1),)],
+        output_padding=bl.ConvTranspose(5, (1,), stride=3, output_padding=2, bias_init="normal"),
+        dilation=bl.ConvTranspose(5, (3,), dilation=2, padding=((0, 4),)),
+        groups=bl.ConvTranspose(6, (3,), stride=2, groups=3),
+    ),
+    case(
+        "ConvTranspose3d",
+        bl.ConvTranspose(4, (2, 3, 1), stride=(1, 2, 1), padding="same"),
+        (5, 6, 4, 2),
+        spatial=True,
+        padding=["valid", ((1, 0), (0, 1), (1, 1))],
+        dilation=bl.ConvTranspose(4, (2, 3, 1), stride=(1, 2, 1), dilation=(2, 1, 3)),
+        groups=2,
+    ),
     # pooling
     case(
         "MaxPool2d",
@@ -255,6 +316,21 @@ CASES = [
     case("GlobalMaxPool", bl.GlobalMaxPool(), (5, 6, 4), spatial=True),
     case("GlobalMaxPool1d", bl.GlobalMaxPool(), (5, 4), spatial=True),
     case("GlobalMaxPool3d", bl.GlobalMaxPool(), (3, 5, 6, 4), spatial=True),
+    case(
+        "AdaptiveAvgPool2d",
+        bl.AdaptiveAvgPool((3, 2)),
+        (7, 9, 4),
+        spatial=True,
+        output_size=[(7, 3), (1, 9), (9, 4), (5, 12)],
+    ),
+    case("AdaptiveAvgPool1d", bl.AdaptiveAvgPool((3,)), (10, 4), spatial=True, output_size=(5,)),
+    case(
+        "AdaptiveAvgPool3d",
+        bl.AdaptiveAvgPool((3, 2, 4)),
+        (5, 6, 3, 2),
+        spatial=True,
+        output_size=(1, 2, 3),
+    ),
     # normalisation
     case(
         "BatchNorm",
@@ -322,7 +398,17 @@ CASES = [
     case("SoftShrink", bl.SoftShrink(), (5, 3), threshold=0.3),
     case("HardShrink", bl.HardShrink(), (5, 3), threshold=0.3),
     # regularisation
-    case("Dropout", bl.Dropout(0.4), (5, 3), rate=[0.0, 0.7]),
+    case("Dropout", bl.Dropout(0.4), (5, 3), rate=[0.0, 0.7], whole_channels=True),
+    *(
+        case(
+            f"Dropout of channels in {len(shape)} axes",
+            bl.Dropout(0.4, whole_channels=True),
+            shape,
+            spatial=True,
+            rate=[0.0, 0.7],
+        )
+        for shape in ((4,), (6, 4), (5, 6, 4), (3, 5, 6, 4))
+    ),
     # shape
     case("Flatten", bl.Flatten(), (5, 6, 3)),
     case("Permute", bl.Permute((2, 0, 1)), (5, 6, 3), axes=(1, 0, 2)),
@@ -426,6 +512,51 @@ CASES = [
         bl.EinMix("b t (g c) -> b t (g o)", "g c o", "o g", g=2, o=5, kernel_init="he_uniform"),
         (3, 8),
         axes_lengths={"g": 4, "o": 5},
+    ),
+    case(
+        "EinMix of a vector",
+        bl.EinMix("b ... c -> b ... o", "c o", "o", o=4, bias_init="normal"),
+        (5,),
+        pattern=["b ... c -> b 1 ... o", "b c ... -> b (... o) 1"],
+    ),
+    case(
+        "Upsample2d",
+        bl.Upsample((2, 3)),
+        (5, 6, 4),
+        spatial=True,
+        scale=(3, 1),
+        size=[bl.Upsample(size=size) for size in ((7, 4), (8, 9), (3, 6))],
+        mode="linear",
+    ),
+    case(
+        "Upsample2d, linear",
+        bl.Upsample((2, 3), mode="linear"),
+        (5, 6, 4),
+        spatial=True,
+        scale=(3, 1),
+        size=[bl.Upsample(size=size, mode="linear") for size in ((7, 9), (3, 6), (2, 11))],
+    ),
+    case("Upsample1d", bl.Upsample((3,)), (5, 4), spatial=True, size=bl.Upsample(size=(8,))),
+    case(
+        "Upsample1d, linear",
+        bl.Upsample((3,), mode="linear"),
+        (5, 4),
+        spatial=True,
+        size=bl.Upsample(size=(8,), mode="linear"),
+    ),
+    case(
+        "Upsample3d",
+        bl.Upsample((2, 1, 3)),
+        (3, 5, 6, 4),
+        spatial=True,
+        size=bl.Upsample(size=(2, 7, 9)),
+    ),
+    case(
+        "Upsample3d, linear",
+        bl.Upsample((2, 1, 3), mode="linear"),
+        (3, 5, 6, 4),
+        spatial=True,
+        size=bl.Upsample(size=(2, 7, 9), mode="linear"),
     ),
     # value
     case("Identity", bl.Identity(), (5, 3)),

@@ -102,13 +102,16 @@ def rule_of(adapter: Any, node: bl.Node) -> type:
 def mutants(rule: Rule, arguments: set[tuple[str, Any]]) -> Iterator[tuple[str, Rule]]:
     """Each way of breaking a rule, with its name."""
     for name, bind in rule.binds.items():
-        if bind.transform is not same:
-            weaker = Bind(bind.attribute, same, bind.part)
-            binds = rule.binds | {name: weaker}
+        if not isinstance(bind, Bind) or bind.transform is not same:
+            binds = rule.binds | {name: partial(untransformed, rule, name)}
             yield f"transform of {name}", dataclasses.replace(rule, binds=binds)
     for function, name in sorted(arguments, key=str):
         changed = partial(broken, rule.function, without(function, name))
         yield f"{function}({name})", dataclasses.replace(rule, function=changed)
+
+
+def untransformed(rule: Rule, name: str, node: bl.Node) -> Bind:
+    return dataclasses.replace(rule.bind(name, node), transform=same)
 
 
 def broken(function: Any, change: Callable[[Call], Call], *args: Any) -> Any:

@@ -78,6 +78,102 @@ BUILD = [
         lambda: bl.parity(bl.Dense(3), (2,), backends=[]),
         "parity needs at least one backend, got none.",
     ),
+    (
+        lambda: bl.ConvTranspose(8, 3),
+        "ConvTranspose.kernel_size must be a tuple of positive ints, got 3. "
+        "For two spatial axes write kernel_size=(3, 3).",
+    ),
+    (
+        lambda: bl.ConvTranspose(32, (3, 3), groups=3),
+        "ConvTranspose.groups=3 does not divide features=32.",
+    ),
+    (
+        lambda: bl.ConvTranspose(8, (3, 3), stride=2, output_padding=(1, 2)),
+        "ConvTranspose.output_padding=(1, 2) must be smaller than stride=(2, 2) or "
+        "dilation=(1, 1), axis by axis.",
+    ),
+    (
+        lambda: bl.ConvTranspose(8, (3, 3), output_padding=-1),
+        "ConvTranspose.output_padding must be an int of at least 0, or 2 of them as "
+        "kernel_size=(3, 3) has, got -1.",
+    ),
+    (
+        lambda: bl.AdaptiveAvgPool(7),
+        "AdaptiveAvgPool.output_size must be a tuple of positive ints, got 7. "
+        "For two spatial axes write output_size=(7, 7).",
+    ),
+    (
+        lambda: bl.AdaptiveAvgPool((1, 2, 3, 4)),
+        "AdaptiveAvgPool.output_size must be a tuple of one to three positive ints, "
+        "got (1, 2, 3, 4).",
+    ),
+    (
+        lambda: bl.Upsample(2),
+        "Upsample.scale must be a tuple of positive ints, got 2. "
+        "For two spatial axes write scale=(2, 2).",
+    ),
+    (
+        lambda: bl.Upsample((1.5, 2)),
+        "Upsample.scale must be a tuple of one to three positive ints, got (1.5, 2).",
+    ),
+    (
+        lambda: bl.Upsample(size=8),
+        "Upsample.size must be a tuple of positive ints, got 8. "
+        "For two spatial axes write size=(8, 8).",
+    ),
+    (
+        lambda: bl.Upsample(),
+        "Upsample needs either scale or size, got scale=None and size=None.",
+    ),
+    (
+        lambda: bl.Upsample((2,), (8,)),
+        "Upsample needs either scale or size, got scale=(2,) and size=(8,).",
+    ),
+    (
+        lambda: bl.Upsample((2, 2), mode="bilinear"),
+        "Upsample.mode must be one of 'nearest', 'linear', got 'bilinear'. Did you mean 'linear'?",
+    ),
+    (
+        lambda: bl.Dropout(whole_channels=1),
+        "Dropout.whole_channels must be True or False, got 1.",
+    ),
+    (lambda: bl.GroupNorm(0), "GroupNorm.groups must be a positive int, got 0."),
+    (lambda: bl.GroupNorm(2, epsilon=0), "GroupNorm.epsilon must be a number > 0, got 0."),
+    (
+        lambda: bl.RMSNorm((0, 1)),
+        "RMSNorm.axes must be trailing axes such as (-1,) or (-2, -1), got (0, 1).",
+    ),
+    (lambda: bl.RMSNorm((0.5,)), "RMSNorm.axes must be a tuple of ints, got (0.5,)."),
+    (lambda: bl.RMSNorm(epsilon=-1), "RMSNorm.epsilon must be a number > 0, got -1."),
+    (lambda: bl.Softmax(1.5), "Softmax.axis must be an int, got 1.5."),
+    (lambda: bl.LogSoftmax(None), "LogSoftmax.axis must be an int, got None."),
+    (
+        lambda: bl.Reshape((0, 3)),
+        "Reshape.shape must hold positive ints and at most one -1, got (0, 3).",
+    ),
+    (
+        lambda: bl.Reshape((-1, -1)),
+        "Reshape.shape must hold positive ints and at most one -1, got (-1, -1).",
+    ),
+    (lambda: bl.Reshape(6), "Reshape.shape must be a tuple of ints of at least -1, got 6."),
+    (
+        lambda: bl.Pad(1),
+        "Pad.pads must be a (before, after) pair for each axis, such as ((1, 1), (0, 2), (0, 0)), "
+        "got 1.",
+    ),
+    (
+        lambda: bl.Pad(((1, 1),), mode="mirror"),
+        "Pad.mode must be one of 'constant', 'reflect', 'edge', got 'mirror'.",
+    ),
+    (
+        lambda: bl.Pad(((1, 1),), mode="edge", value=2),
+        "Pad.value=2.0 has no meaning for mode='edge'.",
+    ),
+    (
+        lambda: bl.Crop(((1, -1),)),
+        "Crop.crops must be a (before, after) pair for each axis, such as "
+        "((1, 1), (0, 2), (0, 0)), got ((1, -1),).",
+    ),
     (lambda: bl.Parallel(), "Parallel needs at least one branch, got none."),
     (
         lambda: bl.Permute((0, 2)),
@@ -489,6 +585,179 @@ SHAPE = [
 ]
 
 
+# One block alone: the input, what is wrong with it, the repair.
+ALONE = [
+    (
+        bl.ConvTranspose(8, (3, 3)),
+        (5, 4, 2, 3),
+        "needs 2 spatial axes and channels, got (5, 4, 2, 3)",
+        "Use a kernel_size of length 3.",
+    ),
+    (
+        bl.ConvTranspose(8, (3,), groups=2),
+        (5, 3),
+        "has groups=2, which does not divide its 3 input channels",
+        "Use groups=1, or change the channels.",
+    ),
+    (
+        bl.ConvTranspose(8, (3,), in_features=4),
+        (5, 3),
+        "states in_features=4, but its input has 3",
+        "Write in_features=3, or leave it out: it is inferred.",
+    ),
+    (
+        bl.ConvTranspose(8, (3,)),
+        (5, None),
+        "needs a known number of input channels, got any length in (5, None)",
+        "Give that size to infer.",
+    ),
+    (
+        bl.ConvTranspose(8, (2, 3), stride=2, padding=((0, 0), (5, 7)), output_padding=1),
+        (5, 4, 3),
+        "cuts 11 cells off axis 1, where the 4 of (5, 4, 3) become 9",
+        "Cut 3 fewer along that axis, or use padding='same'.",
+    ),
+    (
+        bl.ConvTranspose(8, (3,), padding=((4, 3),)),
+        (5, 3),
+        "cuts 7 cells off axis 0, where the 5 of (5, 3) become 7",
+        "Cut 1 fewer along that axis, or use padding='same'.",
+    ),
+    (
+        bl.AdaptiveAvgPool((2, 2)),
+        (5, 4),
+        "needs 2 spatial axes and channels, got (5, 4)",
+        "The channel axis is missing: write (5, 4, 1) for one channel.",
+    ),
+    (
+        bl.AdaptiveAvgPool((2,)),
+        (5, 4, 3),
+        "needs 1 spatial axis and channels, got (5, 4, 3)",
+        "Use an output_size of length 2.",
+    ),
+    (
+        bl.AdaptiveAvgPool((2, 2)),
+        (5, None, 3),
+        "needs a known number of cells along each axis, got any length in (5, None, 3)",
+        "Give that size to infer.",
+    ),
+    (
+        bl.Upsample((2,)),
+        (5, 4, 3),
+        "needs 1 spatial axis and channels, got (5, 4, 3)",
+        "Use a scale of length 2.",
+    ),
+    (
+        bl.Upsample(size=(8, 9)),
+        (5, 3),
+        "needs 2 spatial axes and channels, got (5, 3)",
+        "The channel axis is missing: write (5, 3, 1) for one channel.",
+    ),
+    (
+        bl.Dropout(whole_channels=True),
+        (2, 3, 4, 5, 6),
+        "drops whole channels of at most three spatial axes, got (2, 3, 4, 5, 6)",
+        "Use whole_channels=False.",
+    ),
+    (
+        bl.GlobalMaxPool(),
+        (4,),
+        "needs one to three spatial axes and channels, got (4,)",
+        "Leave it out: there is nothing left to pool.",
+    ),
+    (
+        bl.GlobalMaxPool(),
+        (2, 3, 4, 5, 6),
+        "needs one to three spatial axes and channels, got (2, 3, 4, 5, 6)",
+        "",
+    ),
+    (
+        bl.GroupNorm(3),
+        (5, 4),
+        "has groups=3, which does not divide its 4 channels",
+        "Use groups=1, or change the channels.",
+    ),
+    (
+        bl.GroupNorm(2),
+        (4,),
+        "needs one to three spatial axes and channels, got (4,)",
+        "Use LayerNorm for vectors.",
+    ),
+    (
+        bl.GroupNorm(2),
+        (5, None),
+        "needs a known number of channels, got any length in (5, None)",
+        "Give that size to infer.",
+    ),
+    (
+        bl.RMSNorm((-2, -1)),
+        (4,),
+        "normalises axes (-2, -1), but its input is (4,)",
+        "Use axes=(-1,).",
+    ),
+    (
+        bl.RMSNorm(),
+        (5, None),
+        "needs a known number of features, got any length in (5, None)",
+        "Give that size to infer.",
+    ),
+    (bl.Softmax(2), (5, 4), "has axis=2, which (5, 4) does not have", "Use an axis from -2 to 1."),
+    (bl.LogSoftmax(-2), (4,), "has axis=-2, which (4,) does not have", "Use an axis from -1 to 0."),
+    (
+        bl.Reshape((3, 4)),
+        (5, 2),
+        "makes (3, 4), that is 12 numbers, of (5, 2), that is 10",
+        "Write a shape of 10 numbers.",
+    ),
+    (
+        bl.Reshape((3, -1)),
+        (5, 2),
+        "makes (3, -1), that is 3 numbers, of (5, 2), that is 10",
+        "Write a shape of 10 numbers.",
+    ),
+    (
+        bl.Reshape((3, 4)),
+        (None, 2),
+        "needs a known number of elements, got any length in (None, 2)",
+        "Give that size to infer.",
+    ),
+    (
+        bl.Pad(((1, 1),)),
+        (5, 4),
+        "needs a pair for each of 2 axes of (5, 4), but has 1",
+        "Give a pair for each axis, (0, 0) where nothing changes.",
+    ),
+    (
+        bl.Pad(((5, 0), (0, 0)), mode="reflect"),
+        (5, 4),
+        "reflects 5 cells of axis 0, which has 5",
+        "Reflect at most 4.",
+    ),
+    (
+        bl.Crop(((1, 1), (0, 0), (0, 0))),
+        (5, 4),
+        "needs a pair for each of 2 axes of (5, 4), but has 3",
+        "Give a pair for each axis, (0, 0) where nothing changes.",
+    ),
+    (
+        bl.Crop(((3, 2), (0, 0))),
+        (5, 4),
+        "cuts 5 cells off axis 0, which has 5",
+        "Cut at most 4.",
+    ),
+]
+
+SHAPE += [
+    (
+        block,
+        shape,
+        f"{type(block).__name__} at the top {fact}.\n  {shape} is the input of the network."
+        + (f"\n  {fix}" if fix else ""),
+    )
+    for block, shape, fact, fix in ALONE
+]
+
+
 @pytest.mark.parametrize(("block", "shape", "message"), SHAPE, ids=[m[:40] for *_, m in SHAPE])
 def test_shape_errors(block, shape, message):
     with pytest.raises(bl.ShapeError) as error:
@@ -590,7 +859,8 @@ def test_an_unknown_backend():
 )
 def test_a_framework_that_is_not_installed(backend, module, monkeypatch):
     for name in list(sys.modules):
-        if name.partition(".")[0] == module or name == f"backends.{backend}":
+        own = name == f"backends.{backend}" or name.startswith(f"backends.{backend}.")
+        if name.partition(".")[0] == module or own:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delattr(sys.modules["backends"], backend, raising=False)

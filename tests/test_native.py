@@ -23,6 +23,25 @@ IMAGE = bl.Sequential(
 FIRST, LAST = (3, 6, 8), (6, 8, 3)
 
 
+# A decoder: among others what is no stock layer.
+DECODER = bl.Sequential(
+    bl.ConvTranspose(6, (3, 4), stride=2, padding="same"),
+    bl.ReLU(),
+    bl.ConvTranspose(4, (3, 2), stride=2, dilation=(1, 2), groups=2, padding=((0, 1), (2, 0))),
+    bl.Dropout(0.2, whole_channels=True),
+    bl.Upsample((2, 1), mode="linear"),
+    bl.Upsample(size=(37, 41)),
+    bl.AdaptiveAvgPool((7, 9)),
+)
+
+
+def decoder(layout: str, backend: str):
+    shape = (4, 5, 6) if layout == "channels_first" else (5, 6, 4)
+    node = bl.infer(DECODER, shape, layout=layout)
+    x = np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
+    return bl.lower(node, backend, params=random_params(node, 0)), x
+
+
 def image(layout: str, backend: str, dtype: str = "float32"):
     shape = FIRST if layout == "channels_first" else LAST
     node = bl.infer(IMAGE, shape, layout=layout, dtype=dtype)
@@ -87,6 +106,15 @@ class TestTorch:
         _, model, x = image(layout, "torch")
         program = torch.export.export(model.eval(), (torch.from_numpy(x),))
         close(program.module()(torch.from_numpy(x)).detach(), bl.apply(model, x))
+
+    @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+    def test_a_decoder_compiles_and_exports(self, torch, layout):
+        model, x = decoder(layout, "torch")
+        wanted, x = bl.apply(model, x), torch.from_numpy(x)
+        compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
+        close(compiled(x).detach(), wanted)
+        close(torch.export.export(model.eval(), (x,)).module()(x).detach(), wanted)
+        torch.compile(model.train(), fullgraph=True, backend="aot_eager")(x).sum().backward()
 
     def test_a_copy_needs_its_node(self):
         node, model, x = image("channels_last", "torch")
@@ -181,6 +209,18 @@ class TestKeras:
         again = keras.saving.load_model(tmp_path / "model.keras")
         close(keras.ops.convert_to_numpy(again(x)), bl.apply(model, x))
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_a_decoder_reloads(self, keras, tmp_path, dtype):
+        """In float64 it interpolates by weights, which are saved too."""
+        net = bl.Sequential(DECODER, bl.Upsample(size=(5, 11), mode="linear"))
+        model = bl.lower(net, "keras", input_shape=(5, 6, 4), dtype=dtype)
+        x = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(dtype)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        y = keras.ops.convert_to_numpy(again(x))
+        assert y.dtype == dtype
+        close(y, bl.apply(model, x), 1e-12 if dtype == "float64" else 1e-6)
+
     def test_global_settings_are_left_alone(self, keras):
         before = keras.config.floatx(), keras.config.dtype_policy().name
         _, model, x = image("channels_last", "keras", "float64")
@@ -222,6 +262,20 @@ class TestFlax:
 
         one_by_one = jax.vmap(lambda row: merged(row[None])[0])(x)
         close(one_by_one, wanted)
+
+    def test_jit_grad_split_merge_and_vmap_of_a_decoder(self, nnx):
+        import jax
+
+        model, x = decoder("channels_last", "flax")
+        wanted = bl.apply(model, x)
+        model.eval()
+        close(nnx.jit(lambda m, x: m(x))(model, x), wanted)
+        grads = nnx.grad(lambda m: m(x).sum())(model)
+        right = bl.gradients(model, x, np.ones_like(wanted))
+        bias = grads["layers"][0]["bias"].get_value()
+        close(bias, right["0/bias"], 1e-5)
+        merged = nnx.merge(*nnx.split(model))
+        close(jax.vmap(lambda row: merged(row[None])[0])(x), wanted)
 
     def test_float64_does_not_switch_jax_over(self):
         import jax

@@ -16,6 +16,7 @@ from conftest import FRAMEWORKS, need
 UNSUPPORTED = {
     ("keras", "MaxPool3d"): "TensorFlow has no 3-D pooling in float64",
     ("keras", "AvgPool3d"): "TensorFlow has no 3-D pooling in float64",
+    ("keras", "AdaptiveAvgPool3d"): "TensorFlow has no 3-D pooling in float64",
 }
 
 # Where a framework falls short of float64, by how much at most, and why.

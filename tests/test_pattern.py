@@ -215,6 +215,18 @@ def test_ein_mix_in_mixed_precision(framework):
     assert all(report.backends), f"\n{report}"
 
 
+@pytest.mark.parametrize("bias", [None, "o"])
+def test_flax_computes_in_the_narrower_dtype(bias):
+    need("flax")
+    import jax.numpy as jnp
+
+    mix = bl.EinMix("b c -> b o", "c o", bias, o=3)
+    options = {"input_shape": (4,), "dtype": "bfloat16", "param_dtype": "float32"}
+    model = bl.lower(mix, "flax", **options)
+    assert model.kernel.dtype == jnp.float32
+    assert model(jnp.ones((2, 4), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 def test_fans_are_those_of_the_sum():
     """Glorot's variance is 2 / (fan_in + fan_out)."""
     block = dataclasses.replace(MIX, kernel_init="glorot_normal")

@@ -142,6 +142,19 @@ def test_a_shared_layer_runs_twice(backend):
     assert bl.parity(bl.Sequential(tied, bl.Tanh(), tied), (4, 3), backends=[backend], steps=2)
 
 
+@few
+@pytest.mark.parametrize("dtypes", [("bfloat16", "bfloat16"), ("bfloat16", "float32")], ids=str)
+def test_sixteen_bits(block, dtypes, framework):
+    """Keras and Flax would draw an orthogonal matrix, and have no QR decomposition for it."""
+    node = bl.infer(block, (6, 3), dtype=dtypes[0], param_dtype=dtypes[1])
+    params = random_params(node, 0)
+    model = bl.lower(node, framework, params=params)
+    reference = bl.lower(bl.infer(block, (6, 3), dtype="float64"), "numpy", params=params)
+    y = bl.apply(model, batch(2, 6, 3))
+    assert str(y.dtype) == "bfloat16"
+    close(y.astype("float64"), bl.apply(reference, batch(2, 6, 3)), 0.04)
+
+
 # Steps of Adam: as many numbers, so as large a step, on every backend
 
 

@@ -85,6 +85,9 @@ def test_binds_cover_exactly_the_parameters(backend):
 MEANT = {
     ("layers.", "data_format"): "channels_last",
     ("layers.", "strides"): "pool_size",
+    ("ops.image.", "data_format"): "channels_last",
+    ("nnx.ConvTranspose", "strides"): 1,
+    ("nnx.ConvTranspose", "kernel_dilation"): 1,
 }
 
 

@@ -79,6 +79,30 @@ def test_dropout_drops_in_training_and_scales_what_is_left(backend):
     assert not np.array_equal(y, bl.apply(model, x, training=True))
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("spatial", [(), (3,), (3, 2), (2, 3, 4)], ids=str)
+def test_whole_channels_are_dropped_together(spatial, layout, backend):
+    """Each channel of each example by itself, over all its spatial axes."""
+    batch, channels, rate = 50, 120, 0.3
+    shape = (*spatial, channels) if layout == "channels_last" else (channels, *spatial)
+    block = bl.Dropout(rate, whole_channels=True)
+    model = bl.lower(block, backend, input_shape=shape, layout=layout, seed=3)
+    x = (1 + np.random.default_rng(0).random((batch, *shape))).astype(np.float32)
+    assert np.array_equal(bl.apply(model, x), x)
+    y = bl.apply(model, x, training=True)
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], (x / (1 - rate))[kept], rtol=1e-6)
+    axis = -1 if layout == "channels_last" else 1
+    rows = np.moveaxis(kept, axis, 1).reshape(batch, channels, -1)
+    assert np.array_equal(rows.all(-1), rows.any(-1))
+    mask = rows.all(-1)
+    sigma = (rate * (1 - rate) / mask.size) ** 0.5
+    assert abs(mask.mean() - (1 - rate)) < 5 * sigma
+    assert len(np.unique(mask, axis=0)) == batch
+    assert len(np.unique(mask, axis=1).T) == channels
+    assert not np.array_equal(y, bl.apply(model, x, training=True))
+
+
 def test_accuracy_counts_right_answers():
     model = bl.lower(bl.Identity(), "numpy", input_shape=(3,))
     assert bl.accuracy(model, np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 1])) == 0.75

@@ -9,7 +9,9 @@ import blocks as bl
 from blocks._backends import find_backend
 from blocks._parity import TOLERANCES, Inputs, enlarged, measure, random_params, relative
 from blocks.activation import KINDS
+from blocks.pattern import REDUCTIONS
 from conftest import FRAMEWORKS, need
+from custom_blocks import Gated
 
 # relu6 and the like sit at their kinks only by chance; these are exact in float64 everywhere.
 SMOOTH = sorted(set(KINDS) - {"gelu", "gelu_tanh", "leaky_relu", "celu", "hard_sigmoid"})
@@ -35,23 +37,90 @@ pools = st.one_of(
     st.builds(bl.MaxPool, windows, steps, st.just("same")),
     st.builds(bl.AvgPool, windows, steps, st.just("same"), count_include_pad=st.booleans()),
 )
+turned = st.builds(
+    bl.ConvTranspose,
+    features,
+    windows,
+    stride=st.tuples(steps, steps),
+    padding=paddings,
+    dilation=st.tuples(steps, steps),
+    groups=st.sampled_from([1, 2]),
+    use_bias=st.booleans(),
+)
+norms = st.one_of(
+    st.builds(bl.BatchNorm, use_scale=st.booleans(), use_bias=st.booleans()),
+    st.builds(bl.LayerNorm, st.sampled_from([(-1,), (-2, -1)])),
+    st.builds(bl.GroupNorm, st.sampled_from([1, 2]), use_scale=st.booleans()),
+    st.builds(bl.RMSNorm, st.sampled_from([(-1,), (-2, -1)]), use_scale=st.booleans()),
+)
+ends = st.tuples(st.integers(0, 2), st.integers(0, 1))
+shapes = st.one_of(
+    st.builds(bl.Permute, st.permutations([0, 1, 2]).map(tuple)),
+    st.builds(
+        bl.Pad, st.tuples(ends, ends, ends), st.sampled_from(["constant", "reflect", "edge"])
+    ),
+    st.builds(bl.Crop, st.tuples(ends, ends, ends)),
+    st.sampled_from(
+        [bl.Reshape((-1, 2)), bl.Reshape((2, -1, 3)), bl.Rearrange("b ... c -> b c ...")]
+    ),
+    st.builds(bl.Upsample, windows, mode=st.sampled_from(["nearest", "linear"])),
+    st.builds(bl.AdaptiveAvgPool, windows),
+    st.builds(bl.Reduce, st.just("b (h 2) w c -> b h w c"), st.sampled_from(REDUCTIONS)),
+    st.just(bl.EinMix("b h w c -> b h w d", "c d", "d", c=4, d=6)),
+)
+# Blocks of sequences: the rows of the picture one after the other.
+sequences = st.one_of(
+    st.builds(bl.SimpleRNN, features, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(bl.LSTM, features, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(bl.GRU, features, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(
+        bl.MultiHeadAttention,
+        st.sampled_from([1, 2]),
+        causal=st.booleans(),
+        head_size=windows.map(max),
+    ),
+).map(lambda block: bl.Sequential(bl.Rearrange("b h w c -> b (h w) c"), block))
+values = st.one_of(
+    st.builds(bl.Parameter, merge=st.sampled_from(["add", "multiply", "prepend"])),
+    st.builds(
+        bl.Constant, st.sampled_from(["normal", 2.0]), merge=st.sampled_from(["add", "multiply"])
+    ),
+    convs.map(
+        lambda conv: bl.Sequential(
+            bl.Parallel(conv, bl.Sequential(conv, bl.Tanh()), merge="tuple"), bl.Sample()
+        )
+    ),
+    st.builds(
+        lambda a, b, i: bl.Sequential(bl.Parallel(a, b, merge="tuple"), bl.Select(i)),
+        convs,
+        pools,
+        st.integers(0, 1),
+    ),
+    st.just(bl.Identity()),
+)
 leaves = st.one_of(
     convs,
     convs,
+    turned,
     pools,
+    norms,
+    shapes,
+    sequences,
+    values,
     st.builds(bl.Dense, features, use_bias=st.booleans()),
-    st.builds(bl.BatchNorm, use_scale=st.booleans(), use_bias=st.booleans()),
-    st.builds(bl.LayerNorm, st.sampled_from([(-1,), (-2, -1)])),
     st.builds(bl.Activation, st.sampled_from(SMOOTH)),
-    st.builds(bl.MLP, features, hidden=st.just((3,))),
-    st.builds(bl.Permute, st.permutations([0, 1, 2]).map(tuple)),
-    st.just(bl.Identity()),
+    st.builds(bl.Softmax, st.integers(-2, 1)),
+    st.builds(bl.LogSoftmax, st.integers(-2, 1)),
+    st.builds(bl.Dropout, st.sampled_from([0.0, 0.3]), whole_channels=st.booleans()),
+    st.builds(bl.MLP, features, hidden=st.just((3,)), rate=st.sampled_from([0.0, 0.5])),
+    st.just(Gated()),
 )
 tails = st.sampled_from(
     [
         bl.Identity(),
         bl.Sequential(bl.Flatten(), bl.Dense(3)),
         bl.Sequential(bl.GlobalAvgPool(), bl.BatchNorm(), bl.Dense(3)),
+        bl.Sequential(bl.GlobalMaxPool(), bl.Dense(3)),
     ]
 )
 
@@ -75,6 +144,8 @@ trees = st.recursive(leaves, groups, max_leaves=6)
 def inferred(net, layout):
     """The node if the blocks fit together, else None; only our own errors may be raised."""
     shape = (7, 6, 4) if layout == "channels_last" else (4, 7, 6)
+    if any(isinstance(block, bl.Embedding) for block in net):
+        shape = (7, 6)
     try:
         node = bl.infer(net, shape, layout=layout, dtype="float64")
         find_backend("numpy").program(node)
@@ -87,7 +158,7 @@ def inferred(net, layout):
 def networks(draw):
     """Trees one after the other, without those that do not fit where they would stand."""
     layout = draw(st.sampled_from(["channels_last", "channels_first"]))
-    blocks = []
+    blocks = list(draw(st.sampled_from([(), (), (), (bl.Embedding(9, 4),)])))
     for tree in [*draw(st.lists(trees, min_size=2, max_size=6)), draw(tails)]:
         if inferred(bl.Sequential(*blocks, tree), layout) is not None:
             blocks.append(tree)

@@ -74,7 +74,9 @@ class FlaxBackend(Backend):
     def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
         with precision(binding.spec.dtype):
             variable = self.find(model, binding)
-            variable.set_value(jnp.asarray(array, variable.dtype))
+            # nnx keeps running statistics in float32, and JAX will refuse to store them in less
+            wide = jnp.promote_types(variable.dtype, array.dtype)
+            variable.set_value(jnp.asarray(array, wide))
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:

@@ -11,14 +11,11 @@ from blocks._spec import Node
 rule = Rules("flax")
 
 
-def layer(node: Node, function: str, *args: Any, held: str = "", **kwargs: Any) -> Any:
-    """A layer with parameters: their dtype, and the random numbers for their first values.
-
-    `held` is the dtype of its parameters if it is not that of the network's.
-    """
-    held = held or node.param_dtype
-    param_dtype = optional(Name(f"jnp.{held}"), Name("jnp.float32"))
-    dtype = optional(Name(f"jnp.{node.dtype}") if node.dtype != held else None, None)
+def layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
+    """A layer with parameters: their dtype, and the random numbers for their first values."""
+    param_dtype = optional(Name(f"jnp.{node.param_dtype}"), Name("jnp.float32"))
+    mixed = node.dtype != node.param_dtype
+    dtype = optional(Name(f"jnp.{node.dtype}") if mixed else None, None)
     kwargs = {"dtype": dtype, "param_dtype": param_dtype} | kwargs
     return call(function, *args, **kwargs, rngs=Name("rngs"))
 

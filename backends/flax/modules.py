@@ -61,6 +61,33 @@ def crop(x, crops):
     return x
 
 
+def adaptive_avg_pool(x, output_size):
+    """Means of as many windows as are asked for; they overlap where sizes do not divide."""
+    for axis, m in enumerate(output_size, 1):
+        n = x.shape[axis]
+        bounds = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        means = [lax.slice_in_dim(x, low, high, axis=axis).mean(axis) for low, high in bounds]
+        x = jnp.stack(means, axis)
+    return x
+
+
+def new_sizes(x, scale, size):
+    return size or [n * times for n, times in zip(x.shape[1:-1], scale, strict=True)]
+
+
+def nearest_upsample(x, scale=None, size=None):
+    """The old cell at the centre of each new one, in integers, as floats miss it for some sizes."""
+    for axis, m in enumerate(new_sizes(x, scale, size), 1):
+        x = jnp.take(x, (2 * jnp.arange(m) + 1) * x.shape[axis] // (2 * m), axis)
+    return x
+
+
+def linear_upsample(x, scale=None, size=None):
+    """Linear interpolation between the centres of the old cells, along each axis."""
+    shape = (x.shape[0], *new_sizes(x, scale, size), x.shape[-1])
+    return jax.image.resize(x, shape, "linear", antialias=False)
+
+
 class SeveralAxes(nnx.Module):
     """A norm over several trailing axes: nnx creates its parameters for one axis only."""
 
@@ -159,14 +186,16 @@ class Stream(nnx.Module):
 class SharedDropout(Stream):
     """Dropout whose draws are the same on every backend."""
 
-    def __init__(self, rate, key):
+    def __init__(self, rate, key, axes=()):
         super().__init__(key)
         self.rate = rate
+        self.axes = axes  # along them one number is drawn
 
     def __call__(self, x):
         if self.deterministic:
             return x
-        keep = self.bits(x.shape)[0] >> 8 >= round(self.rate * 2**24)
+        drawn = [1 if axis in self.axes else n for axis, n in enumerate(x.shape)]
+        keep = self.bits(drawn)[0] >> 8 >= round(self.rate * 2**24)
         return jnp.where(keep, x, 0) / (1 - self.rate)
 
 

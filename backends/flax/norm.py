@@ -7,7 +7,6 @@ from typing import Any
 from backends._expression import optional
 from backends._rules import flat
 from backends.flax._common import layer, rule
-from blocks._infer import half
 from blocks._spec import Node
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 
@@ -24,8 +23,6 @@ def batch_norm(node: Node) -> Any:
         use_fast_variance=False,
         use_scale=optional(block.use_scale, True),
         use_bias=optional(block.use_bias, True),
-        # nnx computes running statistics in float32, and JAX will refuse to store them in less
-        held="float32" if half(node.dtype) else "",
     )
 
 

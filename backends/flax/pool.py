@@ -7,7 +7,7 @@ from typing import Any
 from backends._expression import optional
 from backends.flax._common import padding, partial, rule
 from blocks._spec import Node
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 
 @rule(MaxPool)
@@ -41,3 +41,12 @@ def global_avg_pool(node: Node) -> Any:
 @rule(GlobalMaxPool)
 def global_max_pool(node: Node) -> Any:
     return partial("jnp.max", axis=tuple(range(1, node.in_spec.rank)))
+
+
+@rule(AdaptiveAvgPool)
+def adaptive_avg_pool(node: Node) -> Any:
+    sizes = list(zip(node.in_spec.spatial, node.form.output_size, strict=True))
+    if any(old % new for old, new in sizes):
+        return partial("adaptive_avg_pool", output_size=node.form.output_size)
+    window = tuple(old // new for old, new in sizes)
+    return partial("nnx.avg_pool", window_shape=window, strides=window)

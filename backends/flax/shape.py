@@ -7,7 +7,7 @@ from typing import Any
 from backends._expression import Name, optional
 from backends.flax._common import partial, rule
 from blocks._spec import Node
-from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 
 
 @rule(Flatten)
@@ -36,3 +36,10 @@ def pad(node: Node) -> Any:
 @rule(Crop)
 def crop(node: Node) -> Any:
     return partial("crop", crops=node.form.crops)
+
+
+@rule(Upsample)
+def upsample(node: Node) -> Any:
+    block = node.form
+    target = {"size": block.size} if block.size else {"scale": block.scale}
+    return partial(f"{block.mode}_upsample", **target)

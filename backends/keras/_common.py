@@ -90,8 +90,7 @@ def padded(pads: Any) -> bool:
     return any(map(sum, pads))
 
 
-def zero_padding(node: Node, suffix: str = "-pad") -> Any:
-    pads = node.resolved["padding"]
+def zero_padding(node: Node, pads: Any, suffix: str = "-pad") -> Any:
     sizes = pads[0] if len(pads) == 1 else pads
     return layer(node, f"ZeroPadding{len(pads)}D", sizes, suffix=suffix, **LAST)
 

@@ -49,19 +49,21 @@ class Stream(keras.layers.Layer):
 class SharedDropout(Stream):
     """Dropout whose draws are the same on every backend."""
 
-    def __init__(self, rate, key, **kwargs):
+    def __init__(self, rate, key, axes=(), **kwargs):
         super().__init__(key, **kwargs)
         self.rate = rate
+        self.axes = tuple(axes)  # along them one number is drawn
 
     def call(self, x, training=False):
         if not training:
             return x
-        kept = ops.cast(ops.right_shift(self.bits(x)[0], word(8)), "int32")
+        one_each = ops.max(x, axis=self.axes, keepdims=True) if self.axes else x
+        kept = ops.cast(ops.right_shift(self.bits(one_each)[0], word(8)), "int32")
         keep = kept >= round(self.rate * 2**24)
         return x * ops.cast(keep, x.dtype) / (1 - self.rate)
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate}
+        return {**super().get_config(), "rate": self.rate, "axes": self.axes}
 
 
 class SharedSample(Stream):

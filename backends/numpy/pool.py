@@ -7,7 +7,7 @@ from typing import Any
 from backends._expression import call, optional
 from backends.numpy._common import channel_axis, rule
 from blocks._spec import Node
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 
 @rule(MaxPool)
@@ -34,3 +34,8 @@ def global_avg_pool(node: Node) -> Any:
 @rule(GlobalMaxPool)
 def global_max_pool(node: Node) -> Any:
     return call("GlobalMaxPool", channel_axis=channel_axis(node))
+
+
+@rule(AdaptiveAvgPool)
+def adaptive_avg_pool(node: Node) -> Any:
+    return call("AdaptiveAvgPool", node.form.output_size, channel_axis=channel_axis(node))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import call
-from backends.numpy._common import rule
+from backends._expression import call, optional
+from backends.numpy._common import channel_axis, rule
 from blocks._spec import Node
-from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 
 
 @rule(Flatten)
@@ -36,3 +36,14 @@ def pad(node: Node) -> Any:
 @rule(Crop)
 def crop(node: Node) -> Any:
     return call("Crop", node.form.crops)
+
+
+@rule(Upsample)
+def upsample(node: Node) -> Any:
+    block = node.form
+    return call(
+        f"{block.mode.capitalize()}Upsample",
+        size=optional(block.size, None),
+        scale=optional(block.scale, None),
+        channel_axis=channel_axis(node),
+    )

@@ -105,14 +105,16 @@ class Stream(nn.Module):
 class SharedDropout(Stream):
     """Dropout whose draws are the same on every backend."""
 
-    def __init__(self, rate, key):
+    def __init__(self, rate, key, axes=()):
         super().__init__(key)
         self.rate = rate
+        self.axes = axes  # along them one number is drawn
 
     def forward(self, x):
         if not self.training:
             return x
-        keep = self.bits(x.shape)[0] >> 8 >= round(self.rate * 2**24)
+        drawn = [1 if axis in self.axes else n for axis, n in enumerate(x.shape)]
+        keep = self.bits(drawn)[0] >> 8 >= round(self.rate * 2**24)
         return x * keep / (1 - self.rate)
 
 
@@ -191,6 +193,38 @@ class PaddedConv2d(Padded, nn.Conv2d):
 
 
 class PaddedConv3d(Padded, nn.Conv3d):
+    pass
+
+
+class Cropped(nn.Module):
+    """A transposed convolution that cuts different widths off the two ends of an axis.
+
+    Where a pad is positive there are more cells, which hold the bias alone.
+    """
+
+    def __init__(self, *args, pads, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pads = pads  # as F.pad takes them: last axis first, negative ones crop
+
+    def forward(self, x):
+        steps = self.stride, self.padding, self.dilation
+        y = torch.convolution(x, self.weight, None, *steps, True, self.output_padding, self.groups)
+        y = F.pad(y, self.pads)
+        return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.stride))
+
+    def extra_repr(self):
+        return f"{super().extra_repr()}, pads={self.pads}"
+
+
+class CroppedConvTranspose1d(Cropped, nn.ConvTranspose1d):
+    pass
+
+
+class CroppedConvTranspose2d(Cropped, nn.ConvTranspose2d):
+    pass
+
+
+class CroppedConvTranspose3d(Cropped, nn.ConvTranspose3d):
     pass
 
 
@@ -307,6 +341,26 @@ class AnyPad(nn.Module):
                 cells = (size - 1) - ((size - 1) - cells.abs()).abs()
             x = x.index_select(axis, cells)
         return x
+
+
+class NearestUpsample(nn.Module):
+    """The old cell at the centre of each new one.
+
+    Where a centre is the edge of two cells, torch's own may take another one backward than forward.
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        for axis, m in enumerate(self.size, 2):
+            centres = 2 * torch.arange(m, device=x.device) + 1
+            x = x.index_select(axis, centres * x.shape[axis] // (2 * m))
+        return x
+
+    def extra_repr(self):
+        return f"size={self.size}"
 
 
 class Crop(nn.Module):

@@ -8,7 +8,7 @@ from backends._expression import call, optional
 from backends._rules import each
 from backends.torch._common import before, last_first, rule, symmetric
 from blocks._spec import Node
-from blocks.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
+from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 
 @rule(MaxPool)
@@ -62,3 +62,9 @@ def global_max_pool(node: Node) -> Any:
 def global_pool(node: Node, name: str) -> Any:
     pool = call(f"{name}{node.in_spec.rank - 1}d", 1)
     return call("nn.Sequential", pool, call("nn.Flatten"))
+
+
+@rule(AdaptiveAvgPool)
+def adaptive_avg_pool(node: Node) -> Any:
+    size = node.form.output_size
+    return call(f"nn.AdaptiveAvgPool{len(size)}d", each(size))

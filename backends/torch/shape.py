@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call
+from backends._rules import each
 from backends.torch._common import last_first, rule
 from blocks._spec import Node
-from blocks.shape import Crop, Flatten, Pad, Permute, Reshape
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 
 
 @rule(Flatten)
@@ -43,3 +44,20 @@ def pad(node: Node) -> Any:
 @rule(Crop)
 def crop(node: Node) -> Any:
     return call("Crop", *node.form.crops)
+
+
+@rule(Upsample)
+def upsample(node: Node) -> Any:
+    block = node.form
+    if block.mode == "nearest" and block.size and centre_on_edge(node):
+        return call("NearestUpsample", block.size)
+    target = {"size": each(block.size)} if block.size else {"scale_factor": each(block.scale)}
+    linear = ("linear", "bilinear", "trilinear")[node.in_spec.rank - 2]
+    mode = linear if block.mode == "linear" else "nearest-exact"
+    return call("nn.Upsample", **target, mode=mode)
+
+
+def centre_on_edge(node: Node) -> bool:
+    """Whether the centre of a new cell may be the edge of two old ones, where torch may err."""
+    sizes = zip(node.in_spec.spatial, node.form.size, strict=True)
+    return any(n is None or any((2 * i + 1) * n % (2 * m) == 0 for i in range(m)) for n, m in sizes)

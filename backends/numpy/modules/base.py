@@ -83,6 +83,35 @@ def unpad(x, padding):
     return x[(slice(None), *middle)]
 
 
+class AlongAxes(Layer):
+    """y = matrix(n, m) @ x along each spatial axis in turn, from its n cells to m"""
+
+    def __init__(self, size=None, scale=None, channel_axis=-1):
+        super().__init__()
+        self.size = size
+        self.scale = scale
+        self.channel_axis = channel_axis
+
+    def matrix(self, n, m):
+        raise NotImplementedError
+
+    def forward(self, x, training):
+        x = np.moveaxis(x, self.channel_axis, -1)
+        old = x.shape[1:-1]
+        new = self.size or [n * times for n, times in zip(old, self.scale, strict=True)]
+        matrices = [self.matrix(n, m).astype(x.dtype) for n, m in zip(old, new, strict=True)]
+        self.saved.append(matrices)
+        for axis, matrix in enumerate(matrices, 1):
+            x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+        return np.moveaxis(x, -1, self.channel_axis)
+
+    def backward(self, dy):
+        matrices, dy = self.saved.pop(), np.moveaxis(dy, self.channel_axis, -1)
+        for axis, matrix in enumerate(matrices, 1):
+            dy = np.moveaxis(np.tensordot(matrix.T, dy, (1, axis)), 0, axis)
+        return np.moveaxis(dy, -1, self.channel_axis)
+
+
 def offsets(shape, kernel_size, stride, dilation):
     """For each cell of a window that slides over padded axes, the slices that it sees."""
     steps = list(zip(shape, kernel_size, stride, dilation, strict=True))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from backends.numpy.modules.base import Layer, offsets, pad, unpad
+from backends.numpy.modules.base import AlongAxes, Layer, offsets, pad, unpad
 
 
 class MaxPool(Layer):
@@ -95,3 +95,12 @@ class GlobalMaxPool(Layer):
         dx = np.zeros((shape[0], math.prod(shape[1:-1]), shape[-1]), dy.dtype)
         np.put_along_axis(dx, winner[:, None], dy[:, None], 1)
         return np.moveaxis(dx.reshape(shape), -1, self.channel_axis)
+
+
+class AdaptiveAvgPool(AlongAxes):
+    """Means of windows: row i has those of the cells from i * n / m to (i + 1) * n / m, rounded"""
+
+    def matrix(self, n, m):
+        rows, cells = np.arange(m)[:, None], np.arange(n)
+        inside = (cells >= rows * n // m) & (cells < -(-(rows + 1) * n // m))
+        return inside / inside.sum(1, keepdims=True)

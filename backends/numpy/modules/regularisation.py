@@ -6,17 +6,19 @@ from backends.numpy.modules.base import Layer, Stream
 
 
 class Dropout(Layer):
-    """y = x * keep / (1 - rate) in training, y = x in evaluation"""
+    """y = x * keep / (1 - rate) in training, y = x in evaluation; `keep` is one along `axes`"""
 
-    def __init__(self, rate, *, rng):
+    def __init__(self, rate, axes=(), *, rng):
         super().__init__()
         self.rate = rate
+        self.axes = axes
         self.rng = rng
 
     def forward(self, x, training):
         keep = 1.0
         if training:
-            keep = self.keeps(x.shape).astype(x.dtype) / (1 - self.rate)
+            drawn = [1 if axis in self.axes else n for axis, n in enumerate(x.shape)]
+            keep = self.keeps(drawn).astype(x.dtype) / (1 - self.rate)
         self.saved.append(keep)
         return x * keep
 
@@ -30,8 +32,8 @@ class Dropout(Layer):
 class SharedDropout(Stream, Dropout):
     """Dropout whose draws are the same on every backend."""
 
-    def __init__(self, rate, key):
-        super().__init__(rate, rng=None)
+    def __init__(self, rate, key, axes=()):
+        super().__init__(rate, axes, rng=None)
         self.key = key
 
     def keeps(self, shape):

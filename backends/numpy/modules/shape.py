@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from backends.numpy.modules.base import Layer
+from backends.numpy.modules.base import AlongAxes, Layer
 
 
 class Flatten(Layer):
@@ -107,3 +107,19 @@ class Crop(Layer):
 
     def backward(self, dy):
         return np.pad(dy, self.crops)
+
+
+class NearestUpsample(AlongAxes):
+    """y[i] = x[floor((i + 1/2) * n / m)] along each axis"""
+
+    def matrix(self, n, m):
+        return np.eye(n)[(2 * np.arange(m) + 1) * n // (2 * m)]
+
+
+class LinearUpsample(AlongAxes):
+    """y[i] = (1 - w) * x[j] + w * x[j + 1], j + w = (i + 1/2) * n / m - 1/2, along each axis"""
+
+    def matrix(self, n, m):
+        centres = ((2 * np.arange(m) + 1) * n - m) / (2 * m)
+        centres = np.clip(centres, 0, n - 1)[:, None]
+        return np.maximum(1 - np.abs(centres - np.arange(n)), 0)
