@@ -225,15 +225,13 @@ class Writer:
 
     def rewritten(self, tree: ast.FunctionDef, function: Any, this: str | None) -> ast.FunctionDef:
         """The function in the framework's words; what else it reads comes along."""
-        words, read = Words(self, this), names_in(tree) - {self.ops}
+        names = function.__globals__ | inspect.getclosurevars(function).nonlocals
+        words, read = Words(self, this, tree, names), names_in(tree) - {self.ops}
         tree = words.visit(tree)
         local = set(bound(tree))
         if clash := sorted(local & words.roots):
             raise self.refuse(f"the listing needs {clash[0]!r}.\n  Rename that variable.")
-        names = function.__globals__ | inspect.getclosurevars(function).nonlocals
         for name in sorted(read - local):
-            if name in ("super", "__class__"):
-                raise self.refuse("it calls super().\n  Write the method out.")
             if name in names:
                 self.outside(name, names[name])
         return tree
@@ -285,8 +283,10 @@ class Writer:
 class Words(ast.NodeTransformer):
     """Rewrites a function: `ops.name` in the framework's words, no argument `ops`."""
 
-    def __init__(self, writer: Writer, this: str | None):
-        self.writer, self.this = writer, this
+    def __init__(self, writer: Writer, this: str | None, tree: ast.AST, names: Mapping[str, Any]):
+        self.writer, self.this, self.names = writer, this, names
+        defined = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+        self.inner = {n.name for n in defined if writer.ops in {a.arg for a in n.args.args}}
         self.roots: set[str] = set()  # names of the framework and of helpers that it brought in
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -309,9 +309,24 @@ class Words(ast.NodeTransformer):
         return self.visit(ast.Assign([node.target], node.value)) if node.value else None
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        node.args = [a for a in node.args if not self.is_ops(a)]
-        node.keywords = [k for k in node.keywords if not self.is_ops(k.value)]
+        if self.takes_ops(node.func):
+            node.args = [a for a in node.args if not self.is_ops(a)]
+            node.keywords = [k for k in node.keywords if not self.is_ops(k.value)]
         return self.generic_visit(node)
+
+    def takes_ops(self, function: ast.AST) -> bool:
+        """Whether a function or a method has an argument of that name, which is taken away."""
+        found = None
+        match function:
+            case ast.Name(id=name):
+                if name in self.inner:
+                    return True
+                found = self.names.get(name)
+            case ast.Attribute(value=ast.Name(id=this), attr=name) if this == self.this:
+                found = getattr(self.writer.kind, name, None)
+        return isinstance(found, FunctionType) and (
+            self.writer.ops in inspect.signature(found).parameters
+        )
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if self.is_ops(node.value):
@@ -331,6 +346,8 @@ class Words(ast.NodeTransformer):
             raise self.writer.refuse(f"{node.id!r} is used as a value, not as {node.id}.name(...).")
         if node.id == self.this:
             raise self.writer.refuse(f"{node.id!r} is used as a value, not as {node.id}.name.")
+        if node.id in ("super", "__class__"):
+            raise self.writer.refuse("it calls super().\n  Write the method out.")
         return node
 
     def is_ops(self, node: ast.AST) -> bool:

@@ -4,11 +4,16 @@ Arithmetic, comparisons, indices and slices come by Python's operators, sizes by
 Everything else is a function below, with NumPy's name and one meaning on every backend. An
 argument before "/" is given by position; `axis` counts from 0 or, negative, from the end.
 
-Not NumPy's: `var` and `std` are the biased ones as there, but `argmax` and `argmin` give int32,
-sums and means are of floats, new arrays take dtype and device from `like`, an array at hand;
-`split` makes equal parts, `pad` pads with 0, and `sigmoid`, `softmax`, `stop_gradient`, `cond` and
-`while_loop` are those of the frameworks. Where a function has a kink, its gradient is the
-framework's own.
+What to know beside NumPy: reductions are of floats (`any` and `all` of booleans), `var` and `std`
+are biased as there, `argmax` and `argmin` give int32. `where`, `maximum`, `minimum` and `power`
+take a number in the place of one array, not of all. New arrays take dtype and device from `like`,
+an array at hand. `split` makes equal parts, `pad` pads with 0, `take` counts from 0. Where a
+function has a kink or a tie, its gradient is the framework's own.
+
+`cond(decides, yes, no, *operands)` is `yes(*operands)` or `no(*operands)`, both of one shape and
+dtype. `while_loop(goes_on, body, value, limit)` is `value = body(value)` while `goes_on(value)`,
+at most `limit` times; `value` is an array or a tuple. Both work where Python's own branches
+cannot: under jit, torch.compile and in Keras's graphs.
 """
 
 from __future__ import annotations
