@@ -207,8 +207,8 @@ class Cropped(nn.Module):
         self.pads = pads  # as F.pad takes them: last axis first, negative ones crop
 
     def forward(self, x):
-        steps = self.stride, self.padding, self.dilation
-        y = torch.convolution(x, self.weight, None, *steps, True, self.output_padding, self.groups)
+        steps = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        y = self.convolve(x, self.weight, None, *steps)
         y = F.pad(y, self.pads)
         if self.bias is None:
             return y
@@ -219,15 +219,15 @@ class Cropped(nn.Module):
 
 
 class CroppedConvTranspose1d(Cropped, nn.ConvTranspose1d):
-    pass
+    convolve = staticmethod(F.conv_transpose1d)
 
 
 class CroppedConvTranspose2d(Cropped, nn.ConvTranspose2d):
-    pass
+    convolve = staticmethod(F.conv_transpose2d)
 
 
 class CroppedConvTranspose3d(Cropped, nn.ConvTranspose3d):
-    pass
+    convolve = staticmethod(F.conv_transpose3d)
 
 
 class RealMean(nn.Module):
