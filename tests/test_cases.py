@@ -12,7 +12,10 @@ from cases import CASES, Case
 
 PUBLIC = [b for b in vars(bl).values() if isinstance(b, type) and issubclass(b, bl.Block)]
 BASES = (bl.Block, bl.Leaf, bl.Combinator, bl.Composite, bl.Custom)
-BLOCKS = [b for b in (*PUBLIC, *bl.Custom.__subclasses__()) if b not in BASES]
+CUSTOM = [
+    b for b in vars(custom_blocks).values() if isinstance(b, type) and b.__base__ is bl.Custom
+]
+BLOCKS = [b for b in (*PUBLIC, *CUSTOM) if b not in BASES]
 
 
 def blocks_in(case: Case) -> set[type]:

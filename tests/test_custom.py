@@ -188,6 +188,54 @@ def test_a_listing_runs_without_isoblocks(backend, tmp_path):
     subprocess.run([sys.executable, listing], check=True, env={**__import__("os").environ})
 
 
+INITS = bl.initializers
+FIRST = {
+    "zeros": (0, 0),
+    "constant": (0.7, 0),
+    "array": (2.0, 1.0),
+    "normal": (0.5, 2.0),
+    "uniform": (2.0, 2 / 3**0.5),
+    "glorot_normal": (0, (2 / 90) ** 0.5),
+    "he_uniform": (0, (2 / 40) ** 0.5),
+    "orthogonal": (0, 3 * (1 / 50) ** 0.5),
+}
+SPECIAL = {
+    "constant": INITS.Constant(0.7),
+    "array": INITS.Array(np.tile([1.0, 3.0], (40, 25))),
+    "normal": INITS.Normal(2.0, mean=0.5),
+    "uniform": INITS.Uniform(0.0, 4.0),
+    "orthogonal": INITS.Orthogonal(3.0),
+}
+
+
+class Many(bl.Custom):
+    """A parameter, or a constant, for each initialiser."""
+
+    learned: bool = True
+
+    def param_specs(self, x):
+        learned = self.learned
+        return {n: bl.ParamSpec((40, 50), SPECIAL.get(n, n), trainable=learned) for n in FIRST}
+
+    def forward(self, ops, x, **params):
+        return x
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_listing_draws_first_values_of_the_right_size(learned, backend):
+    node = bl.infer(Many(learned), (3,))
+    namespace: dict = {}
+    exec(bl.source(node, backend), namespace)
+    for found in (namespace["model"], bl.lower(node, backend, init="native")):
+        arrays = bl.params_of(found, node=node)
+        for name, (mean, std) in FIRST.items():
+            assert abs(arrays[name].mean() - mean) <= 0.15 * std + 1e-6, name
+            assert abs(arrays[name].std() - std) <= 0.1 * std + 1e-6, name
+        product = arrays["orthogonal"] @ arrays["orthogonal"].T
+        np.testing.assert_allclose(product, 9 * np.eye(40), atol=1e-4)
+        assert np.array_equal(arrays["array"], np.tile([1.0, 3.0], (40, 25)))
+
+
 WITHOUT_SOURCE = """
 class Hidden(bl.Custom):
     def forward(self, ops, x):

@@ -48,8 +48,10 @@ class Torch:
         inputs = [a.detach().requires_grad_() for a in floats(x)]
         y = model(with_floats(x, inputs), training=training)
         wanted = [*inputs, *(v.value for v in variables)]
-        seeds = [c.to(like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)]
-        grads = torch.autograd.grad(leaves(y), wanted, seeds, materialize_grads=True)
+        pairs = zip(leaves(y), leaves(cotangent), strict=True)
+        moving = [(like, c.to(like.dtype)) for like, c in pairs if like.requires_grad]
+        outputs, seeds = [like for like, _ in moving], [c for _, c in moving]
+        grads = torch.autograd.grad(outputs, wanted, seeds, materialize_grads=True)
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
