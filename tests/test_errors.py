@@ -952,6 +952,16 @@ def test_a_model_from_elsewhere_is_refused_by_name():
     )
 
 
+def test_a_block_that_keras_cannot_keep():
+    net = bl.Sequential(bl.Parallel(bl.Dense(3), bl.Dense(4), merge="tuple"), bl.Select(0))
+    with pytest.raises(bl.UnsupportedError) as error:
+        bl.lower(net, need("keras"), input_shape=(5,))
+    assert str(error.value) == (
+        "keras cannot hold '0/1/kernel': nothing in the output depends on it, and a functional "
+        "model keeps no such layers.\n  Leave that block out."
+    )
+
+
 def test_a_name_that_torch_cannot_give():
     need("torch")
     with pytest.raises(bl.UnsupportedError) as error:

@@ -90,11 +90,13 @@ values = st.one_of(
             bl.Parallel(conv, bl.Sequential(conv, bl.Tanh()), merge="tuple"), bl.Sample()
         )
     ),
+    # both members, in the other order
     st.builds(
-        lambda a, b, i: bl.Sequential(bl.Parallel(a, b, merge="tuple"), bl.Select(i)),
+        lambda a, b: bl.Sequential(
+            bl.Parallel(a, b, merge="tuple"), bl.Parallel(bl.Select(1), bl.Select(0))
+        ),
         convs,
         pools,
-        st.integers(0, 1),
     ),
     st.just(bl.Identity()),
 )
@@ -148,7 +150,8 @@ def inferred(net, layout):
         shape = (7, 6)
     try:
         node = bl.infer(net, shape, layout=layout, dtype="float64")
-        find_backend("numpy").program(node)
+        for name in ("numpy", *FRAMEWORKS):
+            find_backend(need(name)).program(node)
     except (bl.ShapeError, bl.FieldError, bl.UnsupportedError):
         return None
     return node if bl.count(node) < 20_000 else None

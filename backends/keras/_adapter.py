@@ -20,6 +20,7 @@ from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer
+from blocks._errors import UnsupportedError
 from blocks._spec import Node, is_float, map_value
 from blocks._stack import run
 from blocks._train import SGD
@@ -56,7 +57,9 @@ class KerasBackend(Backend):
             statements, out = self.statements(program)
             for statement in statements:
                 values[statement.target] = statement.run(values, self.namespace(seed))
-            return keras.Model(values["inputs"], values[out])
+            model = keras.Model(values["inputs"], values[out])
+        check_kept(model, program)
+        return model
 
     def body(self, program: Program) -> str:
         name = policy_name(program.node)
@@ -78,9 +81,8 @@ class KerasBackend(Backend):
 
     @staticmethod
     def find(model: Any, binding: Binding) -> Any:
-        suffix, _, attribute = binding.attribute.rpartition(":")  # of several layers, "-out:kernel"
-        layer = model.get_layer(layer_name(binding.path.rpartition("/")[0]) + suffix)
-        return attrgetter(attribute)(layer)
+        layer = model.get_layer(layer_of(binding))
+        return attrgetter(binding.attribute.rpartition(":")[2])(layer)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
@@ -159,6 +161,23 @@ def evaluated(namespace: dict[str, Any]) -> Callable[[Any], Any]:
 def tensor(array: np.ndarray) -> Any:
     """A native tensor of the array's own dtype."""
     return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
+
+
+def layer_of(binding: Binding) -> str:
+    """The name of the layer that holds a parameter; "-out:kernel" is in one of several layers."""
+    suffix = binding.attribute.rpartition(":")[0]
+    return layer_name(binding.path.rpartition("/")[0]) + suffix
+
+
+def check_kept(model: Any, program: Program) -> None:
+    """Refuse parameters in layers that a functional model leaves out."""
+    kept = {layer.name for layer in model.layers}
+    for binding in program.bindings:
+        if layer_of(binding) not in kept:
+            raise UnsupportedError(
+                f"keras cannot hold {binding.path!r}: nothing in the output depends on it, and a "
+                "functional model keeps no such layers.\n  Leave that block out."
+            )
 
 
 def policy_name(node: Node) -> str:
