@@ -115,7 +115,12 @@ UNSEEN = [
 
 
 @pytest.mark.parametrize(
-    ("dtype", "training"), [("float64", False), ("float32", True), ("float16", False)]
+    ("dtype", "training"),
+    [
+        ("float64", False),
+        pytest.param("float32", True, marks=pytest.mark.exhaustive),
+        pytest.param("float16", False, marks=pytest.mark.exhaustive),
+    ],
 )
 @pytest.mark.parametrize(("causal", "mask", "blind"), UNSEEN, ids=["all", "causal"])
 @KINDS
