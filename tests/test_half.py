@@ -14,6 +14,9 @@ PRECISIONS = [
     ("bfloat16", "float32"),
     ("float16", "float32"),
 ]
+UNSUPPORTED = {
+    ("keras", name, "float16") for name in ("MaxPool3d", "AvgPool3d", "AdaptiveAvgPool3d")
+}
 SMALL = {"Dense", "Conv2d", "BatchNorm", "LayerNorm", "Residual", "Dropout", "Embedding", "Sample"}
 
 
@@ -31,7 +34,10 @@ def test_parity_at_that_precision(case, dtype, param_dtype, backend):
     report = bl.parity(
         case.base, case.shape, backends=[backend], dtype=dtype, param_dtype=param_dtype, steps=3
     )
-    assert all(report.backends), f"\n{report}"
+    if (backend, case.name, dtype) in UNSUPPORTED:
+        assert "TensorFlow has no 3-D pooling in float16" in str(report)
+    else:
+        assert all(report.backends), f"\n{report}"
 
 
 NET = bl.Sequential(bl.Conv(4, (3, 2)), bl.BatchNorm(), bl.ReLU(), bl.Flatten(), bl.Dense(3))

@@ -108,12 +108,13 @@ def zero_padding(node: Node, pads: Any, suffix: str = "-pad") -> Any:
     return layer(node, f"ZeroPadding{len(pads)}D", sizes, suffix=suffix, **LAST)
 
 
-def refuse_float64_in_3d(node: Node) -> None:
+def refuse_in_3d(node: Node) -> None:
     engine = keras.backend.backend()
-    if node.in_spec.rank == 4 and node.dtype == "float64" and engine == "tensorflow":
+    missing = node.dtype in ("float64", "float16") and engine == "tensorflow"
+    if node.in_spec.rank == 4 and missing:
         raise UnsupportedError(
             f"keras cannot lower {type(node.block).__name__} {place(node.path)}: TensorFlow has no "
-            "3-D pooling in float64.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
+            f"3-D pooling in {node.dtype}.\n  Use dtype='float32', or KERAS_BACKEND=jax or torch."
         )
 
 

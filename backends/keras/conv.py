@@ -13,7 +13,7 @@ from backends.keras._common import (
     op,
     padded,
     pipe,
-    refuse_float64_in_3d,
+    refuse_in_3d,
     rule,
     zero_padding,
 )
@@ -48,7 +48,7 @@ def conv(node: Node) -> Any:
 
 def thin(node: Node) -> Any:
     """Every stride-th window."""
-    refuse_float64_in_3d(node)
+    refuse_in_3d(node)
     name = f"MaxPooling{len(node.form.stride)}D"
     return layer(node, name, 1, strides=each(node.form.stride), suffix="-thin", **LAST)
 

@@ -17,7 +17,7 @@ from backends.keras._common import (
     native_padding,
     op,
     pipe,
-    refuse_float64_in_3d,
+    refuse_in_3d,
     rule,
     zero_padding,
 )
@@ -62,7 +62,7 @@ def pool(node: Node, function: str, padding: Any, suffix: str = "") -> Any:
 def windows(
     node: Node, function: str, kernel: Any, stride: Any, padding: str = "valid", suffix: str = ""
 ) -> Any:
-    refuse_float64_in_3d(node)
+    refuse_in_3d(node)
     return layer(
         node,
         f"{function}{len(kernel)}D",
