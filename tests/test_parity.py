@@ -259,3 +259,22 @@ def test_parity_takes_one_name():
 def test_any_length_is_compared(framework):
     net = bl.Sequential(bl.Conv(4, (3,), padding="same"), bl.ReLU(), bl.Dense(3))
     assert bl.parity(net, (None, 2), backends=[framework])
+
+
+@pytest.mark.parametrize(
+    "last",
+    [bl.GlobalMaxPool(), bl.Reduce("b c h w -> b c", "max"), bl.Reduce("b c h w -> b c", "min")],
+    ids=["GlobalMaxPool", "max", "min"],
+)
+def test_the_gradient_of_a_maximum_finds_its_cell(last, framework):
+    """jnp.max gives it to the cells that equal the result, which a compiler may round otherwise."""
+    net = bl.Sequential(bl.LayerNorm(), last)
+    report = bl.parity(
+        net,
+        (4, 7, 6),
+        backends=[framework],
+        layout="channels_first",
+        dtype="float64",
+        steps=0,
+    )
+    assert report, f"\n{report}"

@@ -27,6 +27,22 @@ def select(*x, index):
     return x[index]
 
 
+def largest(x, axes):
+    """The largest number along some axes; the first of equals receives the gradient.
+
+    That of jnp.max goes to the cells that equal the result: under jit a cell may be computed twice,
+    with another rounding, and then there is none.
+    """
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    rows = x.transpose(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
+    return jnp.take_along_axis(rows, rows.argmax(-1)[..., None], -1)[..., 0]
+
+
+def smallest(x, axes):
+    """The smallest number along some axes, as `largest`."""
+    return -largest(-x, axes)
+
+
 def leaky_relu(x, slope):
     """nnx.leaky_relu with the slope, not 1, as its gradient at 0."""
     return jnp.where(x > 0, x, slope * x)

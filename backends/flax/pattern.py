@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends._expression import Name
 from backends.flax._common import layer, partial, rule
 from blocks._spec import Node
 from blocks.pattern import EinMix, Rearrange, Reduce
@@ -18,7 +19,9 @@ def rearrange(node: Node) -> Any:
 @rule(Reduce)
 def reduce(node: Node) -> Any:
     block = node.form
-    how = {"pattern": block.pattern, "reduction": block.reduction}
+    # a function may stand for the reduction's name
+    own = {"max": Name("largest"), "min": Name("smallest")}
+    how = {"pattern": block.pattern, "reduction": own.get(block.reduction, block.reduction)}
     return partial("einops.reduce", **how, **dict(block.axes_lengths))
 
 

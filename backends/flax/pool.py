@@ -40,7 +40,7 @@ def global_avg_pool(node: Node) -> Any:
 
 @rule(GlobalMaxPool)
 def global_max_pool(node: Node) -> Any:
-    return partial("jnp.max", axis=tuple(range(1, node.in_spec.rank)))
+    return partial("largest", axes=tuple(range(1, node.in_spec.rank)))
 
 
 @rule(AdaptiveAvgPool)
