@@ -348,7 +348,7 @@ class Reduce(Pattern):
         pattern: such as "b (h h2) (w w2) c -> b h w c".
         reduction: "mean", "sum", "max", "min" or "prod".
         axes_lengths: given as keywords; of an axis that is split, all lengths but one.
-    Differs: as in Rearrange. torch and TensorFlow share the gradient among equal numbers.
+    Differs: as in Rearrange. torch, TensorFlow and JAX share the gradient among equal numbers.
 
     >>> import blocks as bl
     >>> bl.infer(bl.Reduce("b (h 2) (w 3) c -> b c h w", "max"), (4, 6, 5)).out_spec.shape

@@ -74,7 +74,8 @@ class SharedSample(Stream):
         if not training:
             return mean
         bits = [ops.cast(ops.right_shift(w, word(9)), "int32") for w in self.bits(mean)]
-        wide = "float64" if mean.dtype == "float64" else "float32"
+        exact = keras.backend.standardize_dtype(mean.dtype) == "float64"
+        wide = "float64" if exact else "float32"
         a, b = (ops.cast(w, wide) for w in bits)
         u, v = (a + 0.5) / 2**23, b / 2**23
         noise = ops.sqrt(-2 * ops.log(u)) * ops.cos(2 * math.pi * v)
