@@ -181,6 +181,7 @@ def main(names: list[str]) -> int:
                         console.print("alive:", survivors[-1], markup=False)
                     adapter.rules.table[kind] = rule
                 progress.advance(task)
+                console.print(f"{name} {kind.__name__} done, {total} so far", markup=False)
         alive += len(survivors)
     console.print(f"{total - alive} of {total} mutants were noticed.")
     return alive
