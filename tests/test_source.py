@@ -29,6 +29,8 @@ def executed(text: str):
     assert "from backends" not in text
     namespace: dict = {"__name__": "listing"}
     exec(compile(text, "listing.py", "exec"), namespace)
+    if "keras" in namespace:  # a listing of another precision sets it for the whole process
+        namespace["keras"].config.set_dtype_policy("float32")
     return namespace["model"]
 
 

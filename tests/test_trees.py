@@ -212,6 +212,6 @@ def test_inferred_shapes_are_produced_and_one_percent_is_seen(node):
 @settings(deadline=None, max_examples=100)
 @given(trees)
 def test_repr_and_equality_of_random_trees(net):
-    again = eval(repr(net), vars(bl))
+    again = eval(repr(net), {**vars(bl), "Gated": Gated})
     assert again == net
     assert hash(again) == hash(net)
