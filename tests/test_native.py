@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import blocks as bl
+from blocks._backends import find_backend
 from blocks._parity import random_params, relative
+from cases import CASES
 from conftest import need
 
 IMAGE = bl.Sequential(
@@ -350,3 +352,31 @@ def test_parameters_travel_through_every_backend():
         params = bl.params_of(bl.lower(node, need(backend), params=params))
     assert params.keys() == first.keys()
     assert all(np.array_equal(params[path], first[path]) for path in first)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_native_first_parameters_have_the_dtype(case, framework):
+    """Without ours written over them; nnx keeps running statistics in float32 by itself."""
+    node = bl.infer(case.base, case.shape, dtype="float64")
+    adapter = find_backend(framework)
+    try:
+        program = adapter.program(node)
+    except bl.UnsupportedError:
+        return
+    model = adapter.build(program, 0)
+    found = {b.path: adapter.read(model, b).dtype for b in program.bindings if b.spec.trainable}
+    assert set(found.values()) <= {np.dtype("float64")}, found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_keras_layers_are_named_by_path(case):
+    """Those without parameters too."""
+    need("keras")
+    from backends.keras._common import layer_name
+
+    node = bl.infer(case.base, case.shape)
+    paths = tuple(layer_name(n.home) for n in node.walk())
+    for layer in bl.lower(node, "keras").layers:
+        kind = type(layer).__module__
+        if kind.startswith("keras.src.layers") and not kind.endswith("input_layer"):
+            assert layer.name.startswith(paths), layer.name

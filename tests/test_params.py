@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 import blocks as bl
-from blocks._backends import find_backend
 from blocks.initializers import NAMED, Array, Orthogonal, Uniform, fans
-from cases import CASES
 
 
 def drawn(block, shape, seed=0):
@@ -175,17 +173,3 @@ def test_sizes_of_same_padding(size, kernel, stride):
     """ceil(size / stride) windows, whatever the kernel."""
     conv = bl.Conv(2, (kernel,), stride=stride, padding="same")
     assert bl.infer(conv, (size, 1)).out_spec.shape == (-(-size // stride), 2)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_native_first_parameters_have_the_dtype(case, framework):
-    """Without ours written over them; nnx keeps running statistics in float32 by itself."""
-    node = bl.infer(case.base, case.shape, dtype="float64")
-    adapter = find_backend(framework)
-    try:
-        program = adapter.program(node)
-    except bl.UnsupportedError:
-        return
-    model = adapter.build(program, 0)
-    found = {b.path: adapter.read(model, b).dtype for b in program.bindings if b.spec.trainable}
-    assert set(found.values()) <= {np.dtype("float64")}, found
