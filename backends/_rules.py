@@ -333,6 +333,15 @@ def shared_dropout(node: Node) -> dict[str, Any]:
     return {"key": node.resolved["key"], "axes": optional(dropped_together(node), ())}
 
 
+def each_projection(place: Callable[[str, str], Any]) -> dict[str, Any]:
+    """Where each parameter of attention lives, by the name of its projection and its kind."""
+    return {
+        f"{name}_{kind}": place(name, kind)
+        for name in ("query", "key", "value", "out")
+        for kind in ("kernel", "bias")
+    }
+
+
 def heads(node: Node, name: str, kind: str) -> Transform:
     """A parameter of attention as Keras and Flax keep it: with an axis for the heads.
 

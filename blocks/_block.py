@@ -50,8 +50,11 @@ class Config:
 class Block(Config):
     """What to compute: configuration only, no arrays and no sizes that can be inferred.
 
-    A block is a `Leaf`, a `Combinator`, or a `Composite`, which expands to one of the others.
+    A block is a `Leaf`, a `Combinator`, or a `Composite`, which expands to one of the others. One
+    that is `stochastic` draws random numbers in training.
     """
+
+    stochastic: ClassVar[bool] = False
 
     def expand(self) -> Block | None:
         """The block that this one stands for; None if it stands for itself."""
@@ -77,14 +80,12 @@ class Leaf(Block):
 
     `layout_role` says how it looks at the axes: "spatial" blocks find their channels by the
     layout, "elementwise" ones work in any layout, "plain" ones see the array as it is. `numbers`
-    says what it takes: "float", "any", or by `kinds` others for each tensor. `stochastic`
-    ones draw random numbers in training.
+    says what it takes: "float", "any", or by `kinds` others for each tensor.
     """
 
     layout_role: ClassVar[str] = "plain"
     takes_tuple: ClassVar[bool] = False
     numbers: ClassVar[str] = "float"
-    stochastic: ClassVar[bool] = False
 
     def kinds(self, x: ValueSpec) -> Any:
         """The kind of numbers that it takes, for each tensor of its input."""

@@ -33,7 +33,7 @@ def shared_draws(node: Node, seed: int) -> Node:
         for child in node.children:
             children.append((yield keyed(child)))
         resolved = dict(node.resolved)
-        if getattr(node.form, "stochastic", False):
+        if node.form.stochastic:
             resolved["key"] = stream_key(seed, node.home)
         return replace(node, children=tuple(children), resolved=resolved)
 

@@ -24,6 +24,7 @@ from blocks._spec import (
     ParamSpec,
     Spec,
     ValueSpec,
+    half,
     is_float,
     join,
     leaves,
@@ -73,11 +74,6 @@ def infer(
             return Inference(dtype, param_dtype, x).run(block, x)
         except Wanted as found:
             x = found.applied(x)
-
-
-def half(dtype: str) -> bool:
-    """Whether a dtype has 16 bits."""
-    return dtype.endswith("16")
 
 
 def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:

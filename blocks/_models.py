@@ -19,12 +19,13 @@ from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._draws import shared_draws
 from blocks._errors import BlockError, FieldError, ShapeError
-from blocks._infer import check_word, half, infer
+from blocks._infer import check_word, infer
 from blocks._params import Params, check_params, init
 from blocks._spec import (
     Node,
     ValueSpec,
     array_dtype,
+    half,
     is_float,
     leaves,
     map_value,

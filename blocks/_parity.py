@@ -19,10 +19,19 @@ import numpy as np
 from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
-from blocks._infer import half
 from blocks._models import again, apply, as_node, gradients, lower, params_of
 from blocks._params import Params, count, init
-from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value, with_floats
+from blocks._spec import (
+    Node,
+    Spec,
+    array_dtype,
+    floats,
+    half,
+    is_float,
+    leaves,
+    map_value,
+    with_floats,
+)
 from blocks._train import SGD, fit
 
 # How much larger the control makes a parameter: at 16 bits 1 % is within rounding.
@@ -278,7 +287,7 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
     values["gradients"] = gradients(model, x, cotangent)
     found, sizes = params_of(model), find_backend(backend).sizes(model)
     drawing = partial(lower, node, backend, draws="shared")
-    if any(getattr(n.form, "stochastic", False) for n in node.walk()):
+    if any(n.form.stochastic for n in node.walk()):
         model = drawing(params=params)
     values["training"] = {"output": apply(model, x, training=True)}
     state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}

@@ -202,6 +202,11 @@ def leaves(value: Any) -> tuple[Any, ...]:
     return (value,)
 
 
+def half(dtype: str) -> bool:
+    """Whether a dtype has 16 bits."""
+    return dtype.endswith("16")
+
+
 def is_float(tensor: Any) -> bool:
     """Whether a spec, an array or a framework's tensor holds floats, of any width."""
     return "float" in str(tensor.dtype)

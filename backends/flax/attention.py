@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends._expression import Name, optional
-from backends._rules import heads
+from backends._rules import each_projection, heads
 from backends.flax._common import layer, rule
 from blocks._spec import Node
 from blocks.attention import MultiHeadAttention
@@ -16,17 +16,7 @@ def projection(name: str, kind: str) -> Callable[[Node], Any]:
     return lambda node: (f"{name}.{kind}", heads(node, name, kind))
 
 
-@rule(
-    MultiHeadAttention,
-    query_kernel=projection("query", "kernel"),
-    query_bias=projection("query", "bias"),
-    key_kernel=projection("key", "kernel"),
-    key_bias=projection("key", "bias"),
-    value_kernel=projection("value", "kernel"),
-    value_bias=projection("value", "bias"),
-    out_kernel=projection("out", "kernel"),
-    out_bias=projection("out", "bias"),
-)
+@rule(MultiHeadAttention, **each_projection(projection))
 def multi_head_attention(node: Node) -> Any:
     block, found = node.form, node.resolved
     query, key, value = found["sizes"]

@@ -6,8 +6,7 @@ from typing import Any
 
 from backends._expression import Name, call, optional
 from backends.flax._common import layer, rule
-from blocks._infer import half
-from blocks._spec import Node
+from blocks._spec import Node, half
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
 

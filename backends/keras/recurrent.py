@@ -12,8 +12,7 @@ from backends._expression import call, optional
 from backends._rules import Transform
 from backends.keras._common import layer, op, pipe, rule
 from blocks._errors import UnsupportedError, place
-from blocks._infer import half
-from blocks._spec import Node
+from blocks._spec import Node, half
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
 

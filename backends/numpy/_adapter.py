@@ -11,8 +11,7 @@ from backends._backend import Backend
 from backends._rules import Binding
 from backends.numpy import modules
 from backends.numpy._common import rule
-from blocks._infer import half
-from blocks._spec import Node, array_dtype, is_float, leaves, map_value
+from blocks._spec import Node, array_dtype, half, is_float, leaves, map_value
 from blocks._train import SGD
 
 # Losses: the mean over the batch, and its gradient for the prediction.
