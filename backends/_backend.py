@@ -8,15 +8,17 @@ import inspect
 import keyword
 import sys
 from collections.abc import Callable, Iterable
+from itertools import count
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from backends._custom import Own, check_name
-from backends._expression import Call, Definition, evaluate, lets, render, walk
+from backends._expression import Call, Definition, evaluate, hoisted, lets, render, walk
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
+from blocks._repeat import unrolled
 from blocks._spec import Node
 
 
@@ -45,7 +47,7 @@ class Backend:
 
     def program(self, node: Node) -> Program:
         """The network as this backend's native expression."""
-        return self.rules.program(layout_pass(node, self.layout), self.reserved())
+        return self.rules.program(unrolled(layout_pass(node, self.layout)), self.reserved())
 
     def reserved(self) -> set[str]:
         """Names that a listing needs for other things than values."""
@@ -54,8 +56,11 @@ class Backend:
 
     # Models
 
-    def build(self, program: Program, seed: int) -> Any:
-        """The native model, with the framework's own first parameters."""
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
+        """The native model, with the framework's own first parameters.
+
+        If blank, all parameters will be written before they are read, and need not be drawn.
+        """
         return evaluate(program.expression, self.namespace(seed))
 
     def namespace(self, seed: int) -> dict[str, Any]:
@@ -74,12 +79,16 @@ class Backend:
             if getattr(value, "__module__", None) == module.__name__
         }
 
-    def read(self, model: Any, binding: Binding) -> np.ndarray:
-        """A parameter in its native form."""
+    def finder(self, model: Any) -> Callable[[Binding], Any]:
+        """A function that finds the native variable at the place of a binding."""
         raise NotImplementedError
 
-    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        """Set a parameter from its native form."""
+    def read(self, variable: Any) -> np.ndarray:
+        """What a native variable holds, without a copy where that can be had."""
+        raise NotImplementedError
+
+    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
+        """Set a native variable; if it may keep the array, it need not copy it."""
         raise NotImplementedError
 
     def sizes(self, model: Any) -> tuple[int, int]:
@@ -131,9 +140,14 @@ class Backend:
 
     def body(self, program: Program) -> str:
         """The statements that build the model."""
-        named = lets(program.expression)
-        statements = [render(value, prefix=f"{name} = ") for name, value in named.items()]
-        return "\n".join([*statements, render(program.expression, prefix="model = ")])
+        statements: dict[str, Any] = {}
+        shared = lets(program.expression)
+        taken = self.reserved() | shared.keys()
+        fresh = (name for i in count(1) if (name := f"part_{i}") not in taken)
+        for name, value in (shared | {"model": program.expression}).items():
+            parts, whole = hoisted(value, fresh)
+            statements |= {**parts, name: whole}
+        return "\n".join(render(value, prefix=f"{n} = ") for n, value in statements.items())
 
     def expressions(self, program: Program) -> Iterable[Any]:
         """All expressions of a program."""

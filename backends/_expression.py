@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blocks._stack import run
 
 WIDTH = 88
+NESTED = 40
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,29 @@ class Let:
 
 
 @dataclass(frozen=True)
+class Lambda:
+    """A function of one argument that builds something."""
+
+    argument: str
+    body: Any
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list of as many things, each built by itself."""
+
+    body: Any
+    times: int
+
+
+@dataclass(frozen=True)
+class Star:
+    """A list as the positional arguments of a call."""
+
+    items: Any
+
+
+@dataclass(frozen=True)
 class Optional:
     """An argument that need not be printed if it equals the framework's default."""
 
@@ -97,6 +121,10 @@ def children(expression: Any) -> list[Any]:
             return [value for _, value in (*expression.shown(), *expression.implied)]
         case Let():
             return [expression.value]
+        case Lambda() | Each():
+            return [expression.body]
+        case Star():
+            return [expression.items]
         case tuple() | list():
             return list(expression)
         case dict():
@@ -119,6 +147,40 @@ def lets(expression: Any) -> dict[str, Any]:
     return {let.name: let.value for let in reversed(found)}
 
 
+def hoisted(expression: Any, fresh: Iterator[str]) -> tuple[dict[str, Any], Any]:
+    """An expression whose brackets are nested no deeper than `NESTED`, and what it names: the
+    expressions inside it, by `fresh` names, in the order in which they are to be made.
+
+    Python reads no more than 200 brackets inside each other.
+    """
+    named: dict[str, Any] = {}
+
+    def rebuilt(expression: Any) -> Generator[Any, Any, tuple[Any, int]]:
+        match expression:
+            case Call():
+                args, deepest = yield rebuilt(expression.args)
+                kwargs, below = yield rebuilt(dict(expression.kwargs))
+                made = replace(expression, args=args, kwargs=tuple(kwargs.items()))
+                height = max(deepest, below)
+                if height < NESTED:
+                    return made, height
+                name = next(fresh)
+                named[name] = made
+                return Name(name), 0
+            case tuple() | list():
+                pairs = []
+                for item in expression:
+                    pairs.append((yield rebuilt(item)))
+                items = type(expression)(item for item, _ in pairs)
+                return items, 1 + max((height for _, height in pairs), default=0)
+            case dict():
+                values, height = yield rebuilt(list(expression.values()))
+                return dict(zip(expression, values, strict=True)), height
+        return expression, 0
+
+    return named, run(rebuilt(expression))[0]
+
+
 def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
     """The object that an expression describes."""
     built: dict[str, Any] = {}
@@ -130,7 +192,10 @@ def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
             case Call():
                 args = []
                 for arg in expression.args:
-                    args.append((yield value(arg)))
+                    if isinstance(arg, Star):
+                        args += yield value(arg.items)
+                    else:
+                        args.append((yield value(arg)))
                 kwargs = {}
                 for name, arg in (*expression.kwargs, *expression.implied):
                     kwargs[name] = yield value(arg)
@@ -139,6 +204,13 @@ def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
                 if name not in built:
                     built[name] = yield value(inner)
                 return built[name]
+            case Lambda(argument, body):
+                return lambda given: evaluate(body, {**namespace, argument: given})
+            case Each(body, times):
+                items = []
+                for _ in range(times):
+                    items.append((yield value(body)))
+                return items
             case tuple() | list():
                 items = []
                 for item in expression:
@@ -201,6 +273,14 @@ def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str]:
         case Call():
             items = [(f"{name}=" if name else "", item) for name, item in expression.shown()]
             return items, f"{expression.function}(", ")"
+        case Lambda(argument, body):
+            items, opening, closing = parts(body)
+            return items, f"lambda {argument}: {opening}", closing
+        case Each(body, times):
+            return [("", body)], "[", f" for _ in range({times})]"
+        case Star(inner):
+            items, opening, closing = parts(inner)
+            return items, f"*{opening}", closing
         case list():
             return [("", item) for item in expression], "[", "]"
         case tuple():
@@ -219,7 +299,7 @@ def one_line(expression: Any) -> str:
                 return text
             case Let(name, _):
                 return name
-            case Call() | list() | tuple() | dict():
+            case Call() | Lambda() | Each() | Star() | list() | tuple() | dict():
                 items, opening, closing = parts(expression)
                 texts = []
                 for label, item in items:

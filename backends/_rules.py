@@ -128,13 +128,15 @@ class Rule:
     """How one block becomes a native expression.
 
     A bind that depends on the block's fields is a function of the node. `child` says how a native
-    container reaches a child, from its name and its index; `attribute`, if there is one, what a
+    container reaches a child, from its name and its index; `stacked`, that it is one for all
+    children, with their parameters along a new first axis; `attribute`, if there is one, what a
     parameter without a bind is called natively, from its name.
     """
 
     function: Callable[..., Any]
     binds: dict[str, Bind | Callable[[Node], Any]]
     child: str = "{name}"
+    stacked: bool = False
     attribute: str = ""
 
     def bind(self, name: str, node: Node) -> Bind:
@@ -147,7 +149,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Binding:
-    """One canonical parameter of a network and where the native model keeps it."""
+    """One canonical parameter of a network and where the native model keeps it.
+
+    `place` is the module and the attribute there. It may hold several parameters: stacked, where
+    `index` says which of the stack, and as parts of one array.
+    """
 
     path: str
     module: str
@@ -155,20 +161,27 @@ class Binding:
     transform: Transform
     part: Part | None
     spec: ParamSpec
+    index: tuple[int, ...] = ()
 
-    def to_native(self, array: np.ndarray, held: Callable[[], np.ndarray]) -> np.ndarray:
-        """The native array; `held` reads the one that the model holds, for the other parts."""
-        native = self.transform.to_native(array)
-        if self.part is not None:
-            whole = held()
-            whole[self.part(whole)] = native
-            native = whole
-        return np.asarray(native, order="C")
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.module, self.attribute
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing else is at its place."""
+        return self.part is None and not self.index
+
+    def mine(self, array: np.ndarray) -> np.ndarray:
+        """What belongs to this parameter of all that is at its place, as a view."""
+        array = array[(*self.index, ...)]  # type: ignore[arg-type]  (numpy's types want arrays)
+        return array if self.part is None else array[self.part(array)]
+
+    def to_native(self, array: np.ndarray) -> np.ndarray:
+        return self.transform.to_native(array)
 
     def to_canonical(self, array: np.ndarray) -> np.ndarray:
-        if self.part is not None:
-            array = array[self.part(array)]
-        return np.asarray(self.transform.to_canonical(array, self.spec.shape), order="C")
+        return self.transform.to_canonical(self.mine(array), self.spec.shape)
 
 
 @dataclass(frozen=True)
@@ -206,7 +219,13 @@ class Rules:
         self.inexact: list[Inexact] = []
 
     def __call__(
-        self, block: type[Block], *, child: str = "{name}", attribute: str = "", **binds: Any
+        self,
+        block: type[Block],
+        *,
+        child: str = "{name}",
+        stacked: bool = False,
+        attribute: str = "",
+        **binds: Any,
     ) -> Any:
         """Register a rule: each keyword is a canonical parameter, its value the native attribute,
         (attribute, transform) or (attribute, transform, part), or a function of the node that
@@ -220,7 +239,7 @@ class Rules:
                 name: target if callable(target) else as_bind(target)
                 for name, target in binds.items()
             }
-            self.table[block] = Rule(function, bound, child, attribute)
+            self.table[block] = Rule(function, bound, child, stacked, attribute)
             return function
 
         return register
@@ -261,17 +280,18 @@ class Rules:
         bindings: dict[str, Binding] = {}
         shared: dict[str, Any] = {}
 
-        def lowered(node: Node, module: str) -> Generator[Any, Any, Any]:
+        def lowered(node: Node, module: str, stack: tuple[int, ...]) -> Generator[Any, Any, Any]:
             rule = self.find(node)
             children = {}
             for index, child in enumerate(node.children):
                 step = rule.child.format(name=child.name, index=index)
                 inner = ".".join(part for part in (module, step) if part)
-                children[child.name] = yield lowered(child, inner)
+                deeper = (*stack, index) if rule.stacked else stack
+                children[child.name] = yield lowered(child, inner, deeper)
             for name, spec in node.params.items():
                 bind = rule.bind(name, node)
                 where = bind.attribute, bind.transform, bind.part
-                binding = Binding(join(node.home, name), module, *where, spec)
+                binding = Binding(join(node.home, name), module, *where, spec, stack)
                 bindings.setdefault(binding.path, binding)
             combines = isinstance(node.form, Combinator)
             expression = rule.function(node, children) if combines else rule.function(node)
@@ -288,7 +308,7 @@ class Rules:
                 name += "_"
             return Let(name, expression)
 
-        expression = run(lowered(node, ""))
+        expression = run(lowered(node, "", ()))
         return Program(node, expression, tuple(bindings.values()))
 
 

@@ -50,7 +50,7 @@ from blocks.activation import (
     TanhShrink,
 )
 from blocks.attention import MultiHeadAttention
-from blocks.combine import Parallel, Residual, Sequential, Shared
+from blocks.combine import Parallel, Repeat, Residual, Sequential, Shared
 from blocks.composite import MLP
 from blocks.conv import Conv, ConvTranspose
 from blocks.custom import Custom
@@ -122,6 +122,7 @@ __all__ = [
     "ReLU6",
     "Rearrange",
     "Reduce",
+    "Repeat",
     "Reshape",
     "Residual",
     "Sample",

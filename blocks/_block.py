@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, dataclass_transform
 
 from blocks._spec import Kind, ParamSpec, ValueSpec, map_value
+from blocks._stack import run
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def block(cls: type) -> type:
     """Make a class a block: a frozen, hashable dataclass with a repr that can be pasted back."""
-    return dataclasses.dataclass(frozen=True, repr=False)(cls)
+    return dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
 
 
 @block
 class Config:
-    """A frozen set of fields, each checked and normalised when it is built."""
+    """A frozen set of fields, each checked and normalised when it is built.
+
+    Equal if its fields are equal. Blocks may be nested to any depth: nothing here recurses.
+    """
+
+    package: ClassVar[str] = ""  # where `repr` finds the class
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -31,12 +37,27 @@ class Config:
         """Refuse fields that do not go together; runs after every single field was checked."""
 
     def __repr__(self) -> str:
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
+        return run(written(self))
+
+    def __eq__(self, other: object) -> bool:
+        return list(tokens(self)) == list(tokens(other)) if type(self) is type(other) else False
+
+    def __hash__(self) -> int:
+        return hash(tuple(tokens(self)))
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def shown(self) -> list[tuple[str, Any]]:
+        """Names and values of the arguments that make it; "" for the name of a positional one."""
+        return [
+            (f.name, getattr(self, f.name))
             for f in dataclasses.fields(self)
             if getattr(self, f.name) != self.default(f)
         ]
-        return f"{type(self).__name__}({', '.join(shown)})"
 
     def default(self, field: dataclasses.Field[Any]) -> Any:
         """The value that a field gets if it is left out: normalised, given the other fields."""
@@ -44,6 +65,33 @@ class Config:
         if field.default is dataclasses.MISSING or convert is None:
             return field.default
         return convert(self, field.name, field.default)
+
+
+def written(value: Any) -> Generator[Any, Any, str]:
+    """A value as code that makes it again."""
+    if not isinstance(value, Config):
+        return repr(value)
+    shown = []
+    for name, inner in value.shown():
+        shown.append((f"{name}=" if name else "") + (yield written(inner)))
+    return f"{value.package}{type(value).__name__}({', '.join(shown)})"
+
+
+def tokens(value: Any) -> Iterator[Any]:
+    """All that a block holds, in one line: for each block its type, then the values of its fields;
+    for each tuple its length, then its members.
+    """
+    stack = [value]
+    while stack:
+        here = stack.pop()
+        if isinstance(here, Config):
+            yield type(here)
+            stack.extend(getattr(here, f.name) for f in reversed(dataclasses.fields(here)))
+        elif isinstance(here, tuple):
+            yield tuple, len(here)
+            stack.extend(reversed(here))
+        else:
+            yield here
 
 
 @block
@@ -115,11 +163,11 @@ Wiring = Generator[tuple[str, Block, ValueSpec], ValueSpec, ValueSpec]
 class Combinator(Block):
     """A block made of other blocks.
 
-    `fork` says how values flow: False, one child after the other; True, every child receives the
-    same input and `merge` joins what comes out.
+    `flow` says how values move: "chain", one child after the other; "loop", the same, but all
+    children are alike; "fork", every child receives the same input and `merge` joins the outputs.
     """
 
-    fork: ClassVar[bool] = False
+    flow: ClassVar[str] = "chain"
 
     def connect(self, x: ValueSpec) -> Wiring:
         """Yield (name, child, its input) in order, receive its output, return the result."""

@@ -88,7 +88,9 @@ class Layout:
         fixed = isinstance(node.out_spec, tuple) or getattr(node.form, "merge", "") == "stack"
         ends = [self.program] if fixed else list(self.layouts)
         starts = [self.program] if isinstance(node.in_spec, tuple) else list(self.layouts)
-        price = self.fork_price if node.form.fork else self.chain_price
+        if node.form.flow == "loop":  # every repetition must be built alike
+            return {(a, a): self.fork_price(node, a, a) for a in starts if a in ends}
+        price = self.fork_price if node.form.flow == "fork" else self.chain_price
         prices = {(a, b): price(node, a, b) for a in starts for b in ends}
         if node.shared:  # every use of a shared block must be built alike
             cheapest = min(prices, key=prices.__getitem__)
@@ -145,7 +147,7 @@ class Layout:
         `home` is that of the place where it stands: permutes around a shared block are not shared.
         """
         start, end = ports
-        chain = isinstance(node.form, Combinator) and not node.form.fork
+        chain = isinstance(node.form, Combinator) and node.form.flow == "chain"
         if chain and ports in self.prices[id(node)]:  # it places them inside
             return replace((yield self.built(node, ports)), name=name)
         _, inner = self.fit(node, start, end)
@@ -163,7 +165,7 @@ class Layout:
     def built(self, node: Node, ports: Ports) -> Generator[Any, Any, Node]:
         children: list[Node] = []
         if isinstance(node.form, Combinator):
-            make = self.fork if node.form.fork else self.chain
+            make = self.chain if node.form.flow == "chain" else self.fork
             children = yield make(node, *ports)
         return self.physical(node, node, ports, children)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,8 @@ from blocks._block import Block
 from blocks._draws import shared_draws
 from blocks._errors import BlockError, FieldError, ShapeError
 from blocks._infer import check_word, infer
-from blocks._params import Params, check_params, init
+from blocks._params import Params, check_params
+from blocks._params import init as init_params
 from blocks._spec import (
     Node,
     ValueSpec,
@@ -32,6 +33,7 @@ from blocks._spec import (
     shapes,
     with_floats,
 )
+from blocks._stack import call_deep
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,22 @@ class Origin:
     node: Node
     backend: Any
     bindings: tuple[Any, ...]
+
+    @cached_property
+    def places(self) -> list[list[Any]]:
+        """The bindings, those of one native variable together."""
+        found: dict[Any, list[Any]] = {}
+        for binding in self.bindings:
+            found.setdefault(binding.place, []).append(binding)
+        return list(found.values())
+
+    @cached_property
+    def levels(self) -> int:
+        return self.node.levels()
+
+    def call(self, verb: str, *args: Any) -> Any:
+        """What the backend does, on a stack that the network does not overflow."""
+        return call_deep(self.levels, getattr(self.backend, verb), *args)
 
 
 ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
@@ -82,12 +100,15 @@ def lower(
     if init == "native" and params is not None:
         raise FieldError("init='native' leaves the parameters to the backend; drop params=.")
     adapter = find_backend(backend)
-    arrays = None if init == "native" else first_params(node, params, seed)
+    native = init == "native"
+    given = None if params is None else check_params(node, params)
     program = drawing_program(adapter, node, draws, seed)
-    model = adapter.build(program, seed)
-    ORIGINS[model] = Origin(node, adapter, program.bindings)
-    # the framework's own are written back too: now in the node's dtype
-    write(model, ORIGINS[model], params_of(model) if arrays is None else arrays)
+    known = Origin(node, adapter, program.bindings)
+    model = known.call("build", program, seed, not native)
+    ORIGINS[model] = known
+    if native:
+        given = check_params(node, params_of(model))  # in the node's dtype
+    write(model, known, init_params(node, seed) if given is None else given, keep=given is None)
     return model
 
 
@@ -95,10 +116,6 @@ def drawing_program(adapter: Any, node: Node, draws: str, seed: int) -> Any:
     """The network as a native program that draws its random numbers in one of the two ways."""
     check_word("draws", draws, ("native", "shared"))
     return adapter.program(shared_draws(node, seed) if draws == "shared" else node)
-
-
-def first_params(node: Node, params: Mapping[str, np.ndarray] | None, seed: int) -> Params:
-    return init(node, seed) if params is None else check_params(node, params)
 
 
 def source(
@@ -123,7 +140,8 @@ def source(
     """
     adapter = find_backend(backend)
     node = as_node(network, input_shape, options)
-    return adapter.source(drawing_program(adapter, node, draws, seed))
+    program = drawing_program(adapter, node, draws, seed)
+    return call_deep(node.levels(), adapter.source, program)
 
 
 def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:
@@ -175,10 +193,17 @@ def params_of(model: Any, *, node: Node | None = None) -> Params:
     {'kernel': (2, 3), 'bias': (3,)}
     """
     known = origin(model, node)
-    return {
-        b.path: narrowed(b.to_canonical(known.backend.read(inner(model), b)), b.spec.dtype)
-        for b in known.bindings
-    }
+    find = known.backend.finder(inner(model))
+    params: Params = {}
+    for bindings in known.places:
+        array = known.backend.read(find(bindings[0]))
+        params |= {b.path: canonical(b, array) for b in bindings}
+    return {b.path: params[b.path] for b in known.bindings}
+
+
+def canonical(binding: Any, native: np.ndarray) -> np.ndarray:
+    """A parameter, or its gradient, of its own dtype and in memory of its own."""
+    return np.array(narrowed(binding.to_canonical(native), binding.spec.dtype), order="C")
 
 
 def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
@@ -187,11 +212,24 @@ def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | No
     write(inner(model), known, check_params(known.node, params))
 
 
-def write(model: Any, known: Origin, arrays: Params) -> None:
-    for binding in known.bindings:
-        held = partial(known.backend.read, model, binding)
-        native = binding.to_native(arrays[binding.path], held)
-        known.backend.write(model, binding, native)
+def write(model: Any, known: Origin, arrays: Params, *, keep: bool = False) -> None:
+    """Set all parameters. The model may keep arrays that are nobody else's; they are let go."""
+    find = known.backend.finder(model)
+    for bindings in known.places:
+        variable = find(bindings[0])
+        taken = [(b, arrays.pop(b.path) if keep else arrays[b.path]) for b in bindings]
+        known.backend.write(variable, assembled(variable, taken), keep=keep)
+
+
+def assembled(variable: Any, arrays: list[tuple[Any, np.ndarray]]) -> np.ndarray:
+    """The native array that holds these parameters."""
+    binding, array = arrays[0]
+    if binding.whole:
+        return binding.to_native(array)
+    whole = np.empty(tuple(variable.shape), array.dtype)
+    for binding, array in arrays:
+        binding.mine(whole)[...] = binding.to_native(array)
+    return whole
 
 
 def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = None) -> Any:
@@ -209,7 +247,7 @@ def apply(model: Any, x: Any, *, training: bool = False, node: Node | None = Non
     """
     known = origin(model, node)
     inputs, _ = batch(known.node, x)
-    outputs = known.backend.forward(known.node, model, inputs, training)
+    outputs = known.call("forward", known.node, model, inputs, training)
     return map_value(lambda y: owned(narrowed(y, known.node.dtype), inputs), outputs)
 
 
@@ -241,15 +279,11 @@ def gradients(
     size = len(leaves(inputs)[0])
     weight = fitted(cotangent, concrete.out_spec, "the cotangent", size)
     values = inner(model), inputs, weight
-    dx, native = known.backend.gradients(known.node, *values, training, known.bindings)
-    canonical = {
-        b.path: narrowed(b.to_canonical(native[b.path]), b.spec.dtype)
-        for b in known.bindings
-        if b.spec.trainable
-    }
+    dx, native = known.call("gradients", known.node, *values, training, known.bindings)
+    weights = {b.path: canonical(b, native[b.path]) for b in known.bindings if b.spec.trainable}
     dx = [owned(narrowed(g, known.node.dtype), (*leaves(inputs), *leaves(weight))) for g in dx]
     still = map_value(lambda a: a if is_float(a) else np.zeros_like(a), inputs)
-    return {"input": with_floats(still, dx), **canonical}
+    return {"input": with_floats(still, dx), **weights}
 
 
 def batch(node: Node, x: Any) -> tuple[Any, Node]:

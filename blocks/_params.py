@@ -9,7 +9,7 @@ import numpy as np
 
 from blocks._errors import ParamError, did_you_mean
 from blocks._spec import Node, array_dtype, is_float
-from blocks.initializers import draw
+from blocks.initializers import drawn
 
 Params: TypeAlias = dict[str, np.ndarray]
 
@@ -29,7 +29,7 @@ def init(node: Node, seed: int = 0) -> Params:
     {'kernel': (3, 4), 'bias': (4,)}
     """
     return {
-        path: draw(spec.init, generator(seed, path), spec.shape).astype(array_dtype(spec.dtype))
+        path: drawn(spec.init, generator(seed, path), spec.shape, array_dtype(spec.dtype))
         for path, spec in node.param_specs().items()
     }
 
@@ -65,7 +65,7 @@ def check_params(node: Node, params: Mapping[str, Any]) -> Params:
         elif array.shape != spec.shape:
             wrong.append(f"{path}: expected {spec.shape}, got {array.shape}.{hint(array, spec)}")
         else:
-            arrays[path] = array.astype(array_dtype(spec.dtype))
+            arrays[path] = array.astype(array_dtype(spec.dtype), copy=False)
     known = [path for path in specs if path not in params] or list(specs)
     wrong += [
         f"{path}: unknown.{did_you_mean(path, known)}" for path in params if path not in specs

@@ -290,7 +290,8 @@ def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int
     if any(n.form.stochastic for n in node.walk()):
         model = drawing(params=params)
     values["training"] = {"output": apply(model, x, training=True)}
-    state = {p: a for p, a in params_of(model).items() if not node.param_specs()[p].trainable}
+    specs = node.param_specs()
+    state = {p: a for p, a in params_of(model).items() if not specs[p].trainable}
     values["state"] = state
     values["training"] |= gradients(model, x, cotangent, training=True)
     if steps and not isinstance(node.out_spec, tuple) and count(node, trainable=True):

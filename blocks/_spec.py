@@ -170,6 +170,15 @@ class Node:
             yield node
             stack.extend(reversed(node.children))
 
+    def levels(self) -> int:
+        """How deep blocks are nested: 1 for a leaf."""
+        deepest, stack = 0, [(self, 1)]
+        while stack:
+            node, level = stack.pop()
+            deepest = max(deepest, level)
+            stack.extend((child, level + 1) for child in node.children)
+        return deepest
+
     def param_specs(self) -> dict[str, ParamSpec]:
         """Canonical path of every parameter below this node to its spec; shared ones once."""
         return {

@@ -1,8 +1,10 @@
-"""Recursion without Python's recursion limit."""
+"""Recursion without Python's recursion limit: our own, and that of frameworks."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sys
+import threading
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,3 +28,44 @@ def run(task: Generator[Any, Any, T]) -> T:
             stack.pop()
             value = stop.value
     return value
+
+
+SHALLOW = 40  # levels that fit into Python's usual limit, whatever a framework does at each
+FRAMES = 20  # of Python, that a framework may need for one level
+STACK = 2**15  # bytes of the machine's stack that it may need
+
+
+def call_deep(levels: int, function: Callable[..., T], *args: Any) -> T:
+    """Call a function that recurses through so many levels of a network.
+
+    Few levels are an ordinary call. For many, Python's limit is raised meanwhile, and the function
+    runs in a thread that has the stack for it.
+
+    >>> def depth(n):
+    ...     return 0 if n == 0 else 1 + depth(n - 1)
+    >>> call_deep(20_000, depth, 20_000)
+    20000
+    """
+    if levels <= SHALLOW:
+        return function(*args)
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            result.append(function(*args))
+        except BaseException as error:  # it is raised again where the caller waits
+            errors.append(error)
+
+    limit, size = sys.getrecursionlimit(), threading.stack_size(2**24 + levels * STACK)
+    sys.setrecursionlimit(limit + levels * FRAMES)
+    try:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    finally:
+        sys.setrecursionlimit(limit)
+        threading.stack_size(size)
+    if errors:
+        raise errors[0]
+    return result[0]

@@ -16,6 +16,7 @@ from blocks._fields import as_index
 from blocks._infer import check_word
 from blocks._models import apply, as_array, batch, origin
 from blocks._spec import Node, array_dtype, is_float, leaves, map_value
+from blocks._stack import call_deep
 
 LOSSES = ("cross_entropy", "mse")
 
@@ -108,11 +109,12 @@ def fit(
         raise ShapeError(
             f"fit needs one target for each input, got {len(leaves(x)[0])} and {len(y)}."
         )
-    step = known.backend.trainer(known.node, model, loss, optimizer)
+    step = known.call("trainer", known.node, model, loss, optimizer)
     losses: list[float] = []
     start = time.perf_counter()
     for rows in batches(len(y), batch_size, epochs, seed):
-        losses.append(step(map_value(lambda array: array[rows], x), y[rows]))  # noqa: B023
+        taken = map_value(lambda array: array[rows], x)  # noqa: B023
+        losses.append(call_deep(known.levels, step, taken, y[rows]))
         if on_step:
             on_step(len(losses), losses[-1])
     return History(tuple(losses), time.perf_counter() - start)

@@ -70,11 +70,9 @@ class Container(Combinator):
             raise KeyError(key)
         return self.blocks[self.names.index(key) if isinstance(key, str) else key]
 
-    def shown_children(self) -> list[str]:
-        return [
-            repr(child) if name.isdigit() else f"{name}={child!r}"
-            for name, child in zip(self.names, self.blocks, strict=True)
-        ]
+    def shown(self) -> list[tuple[str, Any]]:
+        names = ["" if name.isdigit() else name for name in self.names]
+        return list(zip(names, self.blocks, strict=True))
 
 
 @block
@@ -108,9 +106,6 @@ class Sequential(Container):
             x = yield name, child, x
         return x
 
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(self.shown_children())})"
-
 
 @block
 class Parallel(Container):
@@ -133,7 +128,7 @@ class Parallel(Container):
     (24,)
     """
 
-    fork = True
+    flow = "fork"
 
     merge: str = "concat"
     axis: int | None = None
@@ -168,11 +163,10 @@ class Parallel(Container):
     def repair(self, outputs: dict[str, Any]) -> str:
         return f"Make every branch end in {shapes(next(iter(outputs.values())))}."
 
-    def __repr__(self) -> str:
-        shown = self.shown_children()
-        shown += [f"merge={self.merge!r}"] if self.merge != "concat" else []
-        shown += [f"axis={self.axis}"] if self.axis is not None else []
-        return f"Parallel({', '.join(shown)})"
+    def shown(self) -> list[tuple[str, Any]]:
+        options = [("merge", self.merge, "concat"), ("axis", self.axis, None)]
+        own = [(name, value) for name, value, default in options if value != default]
+        return super().shown() + own
 
 
 MERGE = fields.choice(MERGES).metadata["convert"]
@@ -197,7 +191,7 @@ class Residual(Combinator):
     (7,)
     """
 
-    fork = True
+    flow = "fork"
     axis: ClassVar[int | None] = None
 
     body: Block = fields.converted(a_block)
@@ -250,6 +244,38 @@ class Residual(Combinator):
             return f"Set features={features}, or add shortcut={shortcut}."
 
         return fix
+
+
+@block
+class Repeat(Combinator):
+    """One block several times in a row, with parameters of its own each time.
+
+        y = block_n(... block_1(block_0(x)))
+
+    Shape: that of the last. Where every repetition keeps the shape, Flax runs them as one loop over
+        stacked parameters, which compiles in a time that does not grow with their number.
+    Parameters: those of Sequential(*[block] * times): the fourth kernel is `3/kernel`, however a
+        backend keeps it.
+    Fields:
+        block: what is repeated.
+        times: how often.
+    Differs: torch and Keras have a Python loop over layers, Flax has nnx.scan.
+
+    >>> import blocks as bl
+    >>> net = bl.Repeat(bl.Sequential(bl.Dense(5), bl.Tanh()), 3)
+    >>> list(bl.infer(net, (5,)).param_specs())[-2:]
+    ['2/0/kernel', '2/0/bias']
+    """
+
+    flow = "loop"
+
+    block: Block = fields.converted(a_block)
+    times: int = fields.integer()
+
+    def connect(self, x: ValueSpec) -> Wiring:
+        for i in range(self.times):
+            x = yield str(i), self.block, x
+        return x
 
 
 @block

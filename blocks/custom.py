@@ -74,7 +74,7 @@ class Custom(Leaf):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         doc = cls.__doc__
-        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
         cls.__doc__ = doc  # and not the signature that dataclass writes
 
     def __post_init__(self) -> None:

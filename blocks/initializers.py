@@ -7,7 +7,7 @@ kernel `(*window, in, out)`: fan_in = window * in, fan_out = window * out.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -17,14 +17,17 @@ from blocks._errors import FieldError, did_you_mean
 
 
 class Initializer(Config):
-    """Draws the first numbers of a parameter."""
+    """Draws the first numbers of a parameter.
+
+    `one_by_one` says that each number is drawn by itself, wherever it stands.
+    """
+
+    package = "initializers."
+    one_by_one: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """An array of `shape`, in float64."""
         raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"initializers.{super().__repr__()}"
 
 
 Init: TypeAlias = str | Initializer
@@ -37,6 +40,8 @@ class Constant(Initializer):
     >>> Constant(3.0).draw(np.random.default_rng(0), (2,))
     array([3., 3.])
     """
+
+    one_by_one = True
 
     value: float = fields.real(0.0)
 
@@ -52,6 +57,8 @@ class Normal(Initializer):
     (2, 3)
     """
 
+    one_by_one = True
+
     std: float = fields.real(0.05, low=0)
     mean: float = fields.real(0.0)
 
@@ -66,6 +73,8 @@ class Uniform(Initializer):
     >>> Uniform(0.0, 1.0).draw(np.random.default_rng(0), (4,)).min() >= 0
     np.True_
     """
+
+    one_by_one = True
 
     low: float = fields.real(-0.05)
     high: float = fields.real(0.05)
@@ -210,6 +219,21 @@ def settled(init: Init, shape: tuple[int, ...]) -> Initializer:
     """What an initialiser comes to at a shape, with no fans left to find."""
     found = NAMED[init] if isinstance(init, str) else init
     return found.at(*fans(shape)) if isinstance(found, VarianceScaling) else found
+
+
+PIECE = 2**20  # numbers drawn at a time, so that float64 does not take twice the memory
+
+
+def drawn(init: Init, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """First numbers in a dtype; the same ones whatever the dtype is."""
+    initializer = settled(init, shape)
+    if not initializer.one_by_one:
+        return initializer.draw(rng, shape).astype(dtype)
+    array = np.empty(math.prod(shape), dtype)
+    for start in range(0, array.size, PIECE):
+        piece = array[start : start + PIECE]
+        piece[:] = initializer.draw(rng, piece.shape)
+    return array.reshape(shape)
 
 
 def draw(init: Init, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -248,14 +248,9 @@ class Pattern(Leaf):
         plan = self.plan(x)
         return x.with_shape(plan.shape(plan.right))
 
-    def __repr__(self) -> str:
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in dataclasses.fields(self)
-            if f.name != "axes_lengths" and getattr(self, f.name) != self.default(f)
-        ]
-        shown += [f"{axis}={length}" for axis, length in self.axes_lengths]
-        return f"{type(self).__name__}({', '.join(shown)})"
+    def shown(self) -> list[tuple[str, Any]]:
+        own = [(name, value) for name, value in super().shown() if name != "axes_lengths"]
+        return own + list(self.axes_lengths)
 
 
 def inferred(x: Spec, index: int, group: Group, stated: Mapping[str, int]) -> dict[str, Size]:

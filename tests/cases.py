@@ -690,6 +690,49 @@ CASES = [
         names=bl.Sequential(first=bl.Dense(4), second=bl.Sequential(bl.Tanh(), bl.Dense(3))),
     ),
     case(
+        "Repeat",
+        bl.Repeat(bl.Residual(bl.Sequential(bl.LayerNorm(), bl.Dense(5), bl.Tanh())), 3),
+        (4, 5),
+        block=[
+            bl.Repeat(TOWER, 3),
+            bl.Repeat(bl.Sequential(bl.Dropout(0.4), bl.Dense(5)), 3),
+            bl.Repeat(bl.Repeat(TOWER, 2), 3),
+            bl.Repeat(bl.Shared("tied", TOWER), 3),
+            bl.Repeat(
+                bl.Sequential(bl.MultiHeadAttention(1), bl.LSTM(5, return_sequences=True)), 3
+            ),
+            bl.Repeat(bl.Dense(6), 3),
+            bl.Repeat(bl.Tanh(), 3),
+            bl.Repeat(Bounded(0.5), 3),
+        ],
+        times=[2, 1],
+    ),
+    case(
+        "Repeat of Conv",
+        bl.Repeat(bl.Sequential(bl.Conv(4, (3, 2), padding="same"), BATCH, bl.ReLU()), 3),
+        (5, 6, 4),
+        spatial=True,
+        block=[
+            bl.Repeat(bl.Conv(4, (2, 2)), 3),
+            bl.Repeat(bl.Sequential(bl.Dense(6), bl.Conv(4, (3, 2), padding="same")), 3),
+        ],
+    ),
+    case(
+        "Repeat of a tuple",
+        bl.Sequential(
+            bl.Parallel(bl.Dense(3), bl.Tanh(), merge="tuple"),
+            bl.Repeat(
+                bl.Parallel(
+                    bl.Sequential(bl.Select(0), bl.Dense(3)),
+                    bl.Sequential(bl.Select(1), bl.Dense(5)),
+                    merge="tuple",
+                ),
+                3,
+            ),
+        ),
+        (5,),
+    ),
+    case(
         "Flatten after Conv",
         bl.Sequential(CONV, bl.ReLU(), bl.Flatten(), bl.Dense(4)),
         (7, 8, 3),

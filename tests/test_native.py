@@ -354,18 +354,26 @@ def test_parameters_travel_through_every_backend():
     assert all(np.array_equal(params[path], first[path]) for path in first)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_native_first_parameters_have_the_dtype(case, framework):
-    """Without ours written over them; nnx keeps running statistics in float32 by itself."""
-    node = bl.infer(case.base, case.shape, dtype="float64")
+VARIANTS = [(c.name, variant, block, c.shape) for c in CASES for variant, block in c.variants()]
+
+
+@pytest.mark.parametrize(("name", "variant", "block", "shape"), VARIANTS)
+def test_native_first_parameters_have_dtype_and_shape_of_ours(
+    name, variant, block, shape, framework
+):
+    """Before ours are written over them; nnx keeps running statistics in float32 by itself."""
+    node = bl.infer(block, shape, dtype="float64")
     adapter = find_backend(framework)
     try:
         program = adapter.program(node)
     except bl.UnsupportedError:
         return
-    model = adapter.build(program, 0)
-    found = {b.path: adapter.read(model, b).dtype for b in program.bindings if b.spec.trainable}
-    assert set(found.values()) <= {np.dtype("float64")}, found
+    find = adapter.finder(adapter.build(program, 0))
+    for binding in program.bindings:
+        array = adapter.read(find(binding))
+        written = binding.to_native(np.zeros(binding.spec.shape))
+        assert binding.mine(array).shape == written.shape, binding.path
+        assert array.dtype == np.float64 or not binding.spec.trainable, binding.path
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
 from typing import Any, ClassVar
 
 import jax
@@ -14,10 +15,10 @@ import optax
 from flax import nnx
 
 from backends._backend import Backend
-from backends._expression import Let, Name, call
+from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.flax import modules, ops
-from backends.flax._common import rule
+from backends.flax._common import module, rule
 from blocks._spec import Node, floats, map_value, with_floats
 from blocks._train import SGD
 
@@ -54,36 +55,43 @@ class FlaxBackend(Backend):
 
     def program(self, node: Node) -> Program:
         program = super().program(node)
-        root = program.expression
-        inner = root.value if isinstance(root, Let) else root
-        if isinstance(inner, Name) or inner.function == "partial":  # a function is no module
-            return replace(program, expression=call("nnx.Sequential", root))
-        return program
+        return replace(program, expression=module(program.expression))
 
-    def build(self, program: Program, seed: int) -> Any:
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
         with precision(program.node.dtype):
-            return super().build(program, seed)
+            if not blank:
+                return super().build(program, seed)
+            namespace = self.namespace(seed)
+
+            def make() -> Any:
+                rngs = nnx.Rngs(default=0)
+                rngs.default = Undrawn(0, tag="default")
+                return evaluate(program.expression, namespace | {"rngs": rngs})
+
+            return with_fresh_streams(nnx.eval_shape(make), seed)
 
     def body(self, program: Program) -> str:
         wide = 'jax.config.update("jax_enable_x64", True)\n'
         return (wide if program.node.dtype == "float64" else "") + super().body(program)
 
-    def read(self, model: Any, binding: Binding) -> np.ndarray:
-        return np.array(self.find(model, binding).get_value())
+    def finder(self, model: Any) -> Callable[[Binding], Any]:
+        def find(binding: Binding) -> Any:
+            found = model
+            path = f"{binding.module}.{binding.attribute}"
+            for part in filter(None, path.split(".")):
+                found = found[int(part)] if part.isdigit() else getattr(found, part)
+            return found
 
-    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        with precision(binding.spec.dtype):
-            variable = self.find(model, binding)
+        return find
+
+    def read(self, variable: Any) -> np.ndarray:
+        return np.asarray(variable.get_value())
+
+    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
+        with precision(str(array.dtype)):
             # nnx keeps running statistics in float32, and JAX will refuse to store them in less
             wide = jnp.promote_types(variable.dtype, array.dtype)
-            variable.set_value(jnp.asarray(array, wide))
-
-    @staticmethod
-    def find(model: Any, binding: Binding) -> Any:
-        path = f"{binding.module}.{binding.attribute}"
-        for part in filter(None, path.split(".")):
-            model = model[int(part)] if part.isdigit() else getattr(model, part)
-        return model
+            variable.set_value(jnp.array(array, wide, copy=not keep))
 
     def sizes(self, model: Any) -> tuple[int, int]:
         others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
@@ -107,8 +115,9 @@ class FlaxBackend(Backend):
             viewed = in_mode(model, training)
             arrays = map_value(jnp.asarray, x), map_value(jnp.asarray, cotangent)
             weights, dx = run_backward(viewed, *arrays)
+            find = self.finder(weights)
             return list(map(np.asarray, dx)), {
-                b.path: self.read(weights, b) for b in bindings if b.spec.trainable
+                b.path: self.read(find(b)) for b in bindings if b.spec.trainable
             }
 
     def trainer(
@@ -139,6 +148,37 @@ class FlaxBackend(Backend):
 def precision(dtype: str) -> Any:
     """JAX drops float64 unless told otherwise; this tells it so for one call only."""
     return jax.enable_x64(True) if dtype == "float64" else nullcontext()
+
+
+class Undrawn(nnx.RngStream):  # type: ignore[misc]  (nnx has no types)
+    """A stream for parameters that will be written over: it does not count its draws, which takes
+    JAX longer the more it has traced.
+    """
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
+
+    def fork(self, **options: Any) -> nnx.RngStream:
+        return nnx.RngStream(self(), tag=self.tag)
+
+
+def with_fresh_streams(model: Any, seed: int) -> Any:
+    """The model with a random key of its own for each block that draws."""
+    state = nnx.state(model, nnx.RngState)
+    if not jax.tree.leaves(state):
+        return model
+    key, places = jax.random.key(seed), count()
+
+    def fresh(variable: Any) -> Any:
+        shape = variable.shape
+        if not isinstance(variable, nnx.RngKey):  # it counts
+            return variable.replace(jnp.zeros(shape, variable.dtype))
+        own = jax.random.fold_in(key, next(places))
+        return variable.replace(jax.random.split(own, shape) if shape else own)
+
+    is_variable = lambda found: isinstance(found, nnx.Variable)  # noqa: E731
+    nnx.update(model, jax.tree.map(fresh, state, is_leaf=is_variable))
+    return model
 
 
 def in_mode(model: Any, training: bool) -> Any:

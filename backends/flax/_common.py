@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import Name, call, optional
+from backends._expression import Let, Name, call, optional
 from backends._rules import Rules
 from blocks._spec import Node
 
@@ -18,6 +18,13 @@ def layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
     dtype = optional(Name(f"jnp.{node.dtype}") if mixed else None, None)
     kwargs = {"dtype": dtype, "param_dtype": param_dtype} | kwargs
     return call(function, *args, **kwargs, rngs=Name("rngs"))
+
+
+def module(expression: Any) -> Any:
+    """The expression, in an nnx.Sequential if it is a function."""
+    inner = expression.value if isinstance(expression, Let) else expression
+    function = isinstance(inner, Name) or inner.function == "partial"
+    return call("nnx.Sequential", expression) if function else expression
 
 
 def partial(function: str, **kwargs: Any) -> Any:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import call, optional
+from backends._expression import Lambda, Name, call, optional
 from backends._rules import own_axis
-from backends.flax._common import rule
+from backends.flax._common import module, rule
 from blocks._spec import Node
-from blocks.combine import Parallel, Residual, Sequential
+from blocks.combine import Parallel, Repeat, Residual, Sequential
 
 
 @rule(Sequential, child="layers.{index}")
 def sequential(node: Node, children: dict[str, Any]) -> Any:
     return call("nnx.Sequential", *children.values())
+
+
+@rule(Repeat, child="block", stacked=True)
+def repeat(node: Node, children: dict[str, Any]) -> Any:
+    make = Lambda("rngs", module(children["0"]))
+    return call("Repeat", make, node.form.times, rngs=Name("rngs"))
 
 
 @rule(Residual)

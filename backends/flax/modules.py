@@ -276,6 +276,23 @@ class EinMix(nnx.Module):
         return einops.rearrange(y, self.merge)
 
 
+class Repeat(nnx.Module):
+    """One block several times in a row, as a loop over its stacked parameters."""
+
+    def __init__(self, make, times, *, rngs):
+        self.block = nnx.split_rngs(splits=times)(nnx.vmap(make))(rngs)
+        self.times = times
+
+    def __call__(self, *x):
+        axes = {"in_axes": (0, nnx.Carry), "out_axes": nnx.Carry}
+        loop = nnx.scan(call_block, length=self.times, **axes)
+        return loop(self.block, x if len(x) > 1 else x[0])
+
+
+def call_block(block, x):
+    return block(*x) if isinstance(x, tuple) else block(x)
+
+
 class Residual(nnx.Module):
     """The input, or its shortcut, plus the body."""
 

@@ -19,10 +19,10 @@ from backends._rules import Binding, Program
 from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
-from backends.keras._trace import Statement, Tracer
+from backends.keras._trace import Statement, Tracer, called
 from blocks._errors import UnsupportedError
 from blocks._spec import Node, is_float, map_value
-from blocks._stack import run
+from blocks._stack import call_deep, run
 from blocks._train import SGD
 from blocks.custom import Custom
 
@@ -51,13 +51,16 @@ class KerasBackend(Backend):
         out = run(tracer.trace(program.expression, "inputs", "x"))
         return tracer.statements, out
 
-    def build(self, program: Program, seed: int) -> Any:
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
         with self.engine.precision(program.node.dtype), policy(program.node), seeded(seed):
-            values = {"inputs": map_value(evaluated(self.namespace(seed)), inputs_of(program))}
+            namespace = self.namespace(seed)
+            values = {"inputs": map_value(evaluated(namespace), inputs_of(program))}
             statements, out = self.statements(program)
             for statement in statements:
-                values[statement.target] = statement.run(values, self.namespace(seed))
-            model = keras.Model(values["inputs"], values[out])
+                values[statement.target] = statement.run(
+                    values, namespace, undrawn if blank else called
+                )
+            model = call_deep(len(statements), keras.Model, values["inputs"], values[out])
         check_kept(model, program)
         return model
 
@@ -72,17 +75,16 @@ class KerasBackend(Backend):
     def expressions(self, program: Program) -> list[Any]:
         return [statement.callee for statement in self.statements(program)[0]]
 
-    def read(self, model: Any, binding: Binding) -> np.ndarray:
-        return keras.ops.convert_to_numpy(self.find(model, binding)).copy()
+    def finder(self, model: Any) -> Callable[[Binding], Any]:
+        layers = {layer.name: layer for layer in model.layers}
+        return lambda b: attrgetter(b.attribute.rpartition(":")[2])(layers[layer_of(b)])
 
-    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        with self.engine.precision(binding.spec.dtype):
-            self.find(model, binding).assign(array)
+    def read(self, variable: Any) -> np.ndarray:
+        return keras.ops.convert_to_numpy(variable)
 
-    @staticmethod
-    def find(model: Any, binding: Binding) -> Any:
-        layer = model.get_layer(layer_of(binding))
-        return attrgetter(binding.attribute.rpartition(":")[2])(layer)
+    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
+        with self.engine.precision(array.dtype):
+            variable.assign(array)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
@@ -103,7 +105,8 @@ class KerasBackend(Backend):
         training: bool,
         bindings: Iterable[Binding],
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        variables = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
+        find = self.finder(model)
+        variables = {b.path: find(b) for b in bindings if b.spec.trainable}
         with self.engine.precision(node.dtype):
             tensors = map_value(tensor, x), map_value(tensor, cotangent)
             wanted = list(variables.values())
@@ -152,6 +155,23 @@ def inputs_of(program: Program) -> Any:
         return call("keras.Input", spec.shape, dtype=optional(spec.dtype, "float32"))
 
     return map_value(one, program.node.in_spec)
+
+
+def undrawn(layer: Any, source: Any) -> Any:
+    """Call a layer, which makes its parameters, without drawing random numbers for them."""
+    drawing = [
+        (owner, name, value)
+        for owner in (layer, getattr(layer, "cell", layer))
+        for name, value in vars(owner).items()
+        if isinstance(value, keras.initializers.Initializer) and not name.startswith("_")
+    ]
+    for owner, name, _ in drawing:
+        setattr(owner, name, keras.initializers.Zeros())
+    try:
+        return called(layer, source)
+    finally:
+        for owner, name, value in drawing:
+            setattr(owner, name, value)
 
 
 def evaluated(namespace: dict[str, Any]) -> Callable[[Any], Any]:

@@ -27,13 +27,16 @@ class Statement:
     callee: Any
     source: Any
 
-    def run(self, values: dict[str, Any], namespace: dict[str, Any]) -> Any:
+    def run(
+        self, values: dict[str, Any], namespace: dict[str, Any], apply: Callable[..., Any]
+    ) -> Any:
+        """The value of the target; `apply` calls a layer on what it takes."""
         source = map_names(values.__getitem__, self.source)
         match self.callee:
             case None:
                 return source
             case str(name):
-                return called(values[name], source)
+                return apply(values[name], source)
             case Item(index):
                 return source[index]
             case Op(native, spread):
@@ -42,7 +45,7 @@ class Statement:
                 function = evaluate(Name(native.function), namespace)
                 return function(*native.args, *inputs, **options)
         layer = evaluate(self.callee, namespace)
-        return layer if self.source is None else called(layer, source)
+        return layer if self.source is None else apply(layer, source)
 
     def code(self) -> str:
         source = map_names(Name, self.source)

@@ -14,9 +14,10 @@ from backends.keras._common import (
     rule,
 )
 from blocks._spec import Node
-from blocks.combine import Parallel, Residual, Sequential
+from blocks.combine import Parallel, Repeat, Residual, Sequential
 
 
+@rule(Repeat)
 @rule(Sequential)
 def sequential(node: Node, children: dict[str, Any]) -> Any:
     return Pipe(tuple(children.values()))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from backends._backend import Backend
-from backends._rules import Binding
+from backends._expression import evaluate
+from backends._rules import Binding, Program
 from backends.numpy import modules
 from backends.numpy._common import rule
-from blocks._spec import Node, array_dtype, half, is_float, leaves, map_value
+from blocks._spec import Node, half, is_float, leaves, map_value
 from blocks._train import SGD
 
 # Losses: the mean over the batch, and its gradient for the prediction.
@@ -39,6 +40,21 @@ LOSSES: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
 }
 
 
+class Variable(NamedTuple):
+    """A layer, the one of its dicts that holds an array, and its name there."""
+
+    layer: Any
+    arrays: dict[str, np.ndarray]
+    name: str
+
+
+class Undrawn(np.random.Generator):
+    """A generator for kernels that will be written over."""
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        return np.empty(size)
+
+
 class NumpyBackend(Backend):
     """Reference models: `modules.Layer`."""
 
@@ -57,21 +73,30 @@ class NumpyBackend(Backend):
     }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
-    def find(self, model: Any, binding: Binding) -> tuple[Any, dict[str, np.ndarray], str]:
-        """The layer, the one of its dicts that holds the parameter, and its name there."""
-        *layers, name = f"{binding.module}.{binding.attribute}".lstrip(".").split(".")
-        for child in layers:
-            model = model.children[child]
-        return model, model.params if binding.spec.trainable else model.state, name
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
+        namespace = self.namespace(seed) | (
+            {"rng": Undrawn(np.random.PCG64(seed))} if blank else {}
+        )
+        return evaluate(program.expression, namespace)
 
-    def read(self, model: Any, binding: Binding) -> np.ndarray:
-        _, arrays, name = self.find(model, binding)
-        return arrays[name].copy()
+    def finder(self, model: Any) -> Callable[[Binding], Variable]:
+        def find(binding: Binding) -> Variable:
+            layer = model
+            *path, name = f"{binding.module}.{binding.attribute}".lstrip(".").split(".")
+            for child in path:
+                layer = layer.children[child]
+            return Variable(layer, layer.params if binding.spec.trainable else layer.state, name)
 
-    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        layer, arrays, name = self.find(model, binding)
-        arrays[name] = widened(array.astype(array_dtype(binding.spec.dtype)))
-        layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+        return find
+
+    def read(self, variable: Variable) -> np.ndarray:
+        return variable.arrays[variable.name]
+
+    def write(self, variable: Variable, array: np.ndarray, *, keep: bool = False) -> None:
+        layer, arrays, name = variable
+        arrays[name] = widened((np.asarray if keep else np.array)(array, order="C"))
+        if arrays is layer.params:
+            layer.grads[name] = np.zeros(array.shape, arrays[name].dtype)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable = sum(value.size for value, _ in model.param())
@@ -93,9 +118,10 @@ class NumpyBackend(Backend):
         model.zero_grad()
         model(map_value(widened, x), training)
         dx = model.backward(map_value(widened, cotangent))
-        found = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
+        find = self.finder(model)
+        found = {b.path: find(b) for b in bindings if b.spec.trainable}
         return [g for g, a in zip(leaves(dx), leaves(x), strict=True) if is_float(a)], {
-            path: layer.grads[name].copy() for path, (layer, _, name) in found.items()
+            path: layer.grads[name] for path, (layer, _, name) in found.items()
         }
 
     def trainer(

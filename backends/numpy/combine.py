@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import call, optional
+from backends._expression import Each, call, optional
 from backends._rules import listed
 from backends.numpy._common import rule
 from blocks._spec import Node
-from blocks.combine import Parallel, Residual, Sequential
+from blocks.combine import Parallel, Repeat, Residual, Sequential
 
 
 @rule(Sequential)
 def sequential(node: Node, children: dict[str, Any]) -> Any:
     return call("Sequential", listed(children))
+
+
+@rule(Repeat)
+def repeat(node: Node, children: dict[str, Any]) -> Any:
+    return call("Sequential", Each(children["0"], node.form.times))
 
 
 @rule(Residual)

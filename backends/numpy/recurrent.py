@@ -9,7 +9,7 @@ from backends.numpy._common import RNG, rule
 from blocks._spec import Node
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
-PARAMS = {
+PARAMS: dict[str, Any] = {
     prefix + name: prefix + name
     for prefix in ("", "backward_")
     for name in ("kernel", "recurrent_kernel", "bias")

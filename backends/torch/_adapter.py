@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from backends._backend import Backend
 from backends._rules import Binding, Program
@@ -43,8 +44,8 @@ class TorchBackend(Backend):
         "nn": "from torch import nn",
     }
 
-    def build(self, program: Program, seed: int) -> Any:
-        with torch.random.fork_rng():
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
+        with torch.random.fork_rng(), Undrawn() if blank else nullcontext():
             torch.manual_seed(seed)
             model = super().build(program, seed)
         return model.to(getattr(torch, program.node.param_dtype))
@@ -57,16 +58,19 @@ class TorchBackend(Backend):
             text += f"\n# run it inside torch.autocast('cpu', torch.{node.dtype})"
         return text
 
-    def read(self, model: Any, binding: Binding) -> np.ndarray:
-        return to_numpy(self.find(model, binding)).copy()
+    def finder(self, model: Any) -> Callable[[Binding], torch.Tensor]:
+        return lambda b: attrgetter(b.attribute)(model.get_submodule(b.module))
 
-    def write(self, model: Any, binding: Binding, array: np.ndarray) -> None:
-        with torch.no_grad():
-            self.find(model, binding).copy_(from_numpy(array))
+    def read(self, variable: torch.Tensor) -> np.ndarray:
+        return to_numpy(variable)
 
-    @staticmethod
-    def find(model: Any, binding: Binding) -> torch.Tensor:
-        return attrgetter(binding.attribute)(model.get_submodule(binding.module))
+    def write(self, variable: torch.Tensor, array: np.ndarray, *, keep: bool = False) -> None:
+        new = from_numpy(array)
+        if keep and new.is_contiguous() and (new.dtype, new.device) == same_kind(variable):
+            variable.data = new
+        else:
+            with torch.no_grad():
+                variable.copy_(new)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         saved = model.state_dict()
@@ -87,7 +91,8 @@ class TorchBackend(Backend):
         training: bool,
         bindings: Iterable[Binding],
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        weights = {b.path: self.find(model, b) for b in bindings if b.spec.trainable}
+        find = self.finder(model)
+        weights = {b.path: find(b) for b in bindings if b.spec.trainable}
         with mode(model, training), differentiable(weights.values()):
             inputs = to_tensors(model, x)
             tracked = [tensor.requires_grad_() for tensor in floats(inputs)]
@@ -171,8 +176,23 @@ def to_tensors(model: Any, value: Any) -> Any:
     return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device_of(model)), value)
 
 
+def same_kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
+    return tensor.dtype, tensor.device
+
+
+class Undrawn(TorchFunctionMode):  # type: ignore[misc]  (torch has no type for it)
+    """Leaves the random numbers of first parameters out."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if function in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
 def from_numpy(array: np.ndarray) -> torch.Tensor:
     """The array as a tensor; torch and ml_dtypes share bfloat16's bits, not its name."""
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()
     if str(array.dtype) == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

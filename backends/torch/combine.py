@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import call, optional
+from backends._expression import Each, Star, call, optional
 from backends._rules import listed
 from backends.torch import modules
 from backends.torch._common import rule
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node
-from blocks.combine import Parallel, Residual, Sequential
+from blocks.combine import Parallel, Repeat, Residual, Sequential
 
 
 @rule(Sequential)
@@ -31,6 +31,11 @@ def check_names(node: Node, children: dict[str, Any]) -> None:
                 f"torch cannot name a child {name!r} {place(node.path)}: its modules have an "
                 "attribute of that name.\n  Give the child another name."
             )
+
+
+@rule(Repeat)
+def repeat(node: Node, children: dict[str, Any]) -> Any:
+    return call("nn.Sequential", Star(Each(children["0"], node.form.times)))
 
 
 @rule(Residual)

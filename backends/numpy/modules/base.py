@@ -48,7 +48,7 @@ class Layer:
 
     def zero_grad(self):
         for layer in self.layers():
-            layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+            layer.grads = {name: np.zeros(p.shape, p.dtype) for name, p in layer.params.items()}
 
     def add_grad(self, name, gradient):
         if name in self.params:
@@ -63,8 +63,8 @@ class Layer:
 
 def glorot(rng, shape):
     """Uniform numbers of variance 2 / (fan_in + fan_out), for a kernel (*window, in, out)."""
-    fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
-    return rng.uniform(-1, 1, shape) * math.sqrt(6 / fans)
+    bound = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+    return rng.uniform(-bound, bound, shape)
 
 
 def batch_sum(a):

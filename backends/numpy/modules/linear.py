@@ -31,7 +31,7 @@ class Embedding(Layer):
     """y = embedding[x]"""
 
     def __init__(self, num_embeddings, features, *, rng):
-        super().__init__(embedding=0.05 * rng.normal(size=(num_embeddings, features)))
+        super().__init__(embedding=rng.uniform(-0.05, 0.05, (num_embeddings, features)))
 
     def forward(self, x, training):
         self.saved.append(x)

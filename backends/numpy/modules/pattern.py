@@ -92,9 +92,9 @@ class EinMix(Layer):
         self.inputs, self.weights, self.outputs = bare(left), weight_shape.split(), bare(right)
         self.biases = bias_shape.split() if bias_shape else []
         fan_in = math.prod(axes_lengths[axis] for axis in self.weights if axis not in self.outputs)
-        kernel = rng.uniform(-1, 1, [axes_lengths[axis] for axis in self.weights])
+        bound = math.sqrt(3 / fan_in)
         super().__init__(
-            kernel=kernel * math.sqrt(3 / fan_in),
+            kernel=rng.uniform(-bound, bound, [axes_lengths[axis] for axis in self.weights]),
             bias=np.zeros([axes_lengths[axis] for axis in self.biases]) if bias_shape else None,
         )
         lengths = {axis: n for axis, n in axes_lengths.items() if axis in self.inputs}

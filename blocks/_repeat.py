@@ -1,0 +1,46 @@
+"""Which repetitions are alike, so that a backend may write or run them as a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+from blocks._spec import Node
+from blocks._stack import SHALLOW, run
+from blocks.combine import Repeat, Sequential
+from blocks.custom import Custom
+
+
+def unrolled(node: Node) -> Node:
+    """The same tree, in which every `Repeat` whose repetitions differ is a `Sequential`."""
+    if not any(isinstance(n.form, Repeat) for n in node.walk()):
+        return node
+
+    def rebuilt(node: Node) -> Generator[Any, Any, Node]:
+        children = []
+        for child in node.children:
+            children.append((yield rebuilt(child)))
+        node = replace(node, children=tuple(children))
+        if isinstance(node.form, Repeat) and not alike(node):
+            return replace(node, block=Sequential(), form=Sequential())
+        return node
+
+    return run(rebuilt(node))
+
+
+def alike(node: Node) -> bool:
+    """Whether the repetitions differ in the numbers of their parameters alone.
+
+    Shared blocks, and streams of shared draws, have their own place in each; a Custom block may
+    branch on values, which a compiled loop cannot. Very deep ones cannot be written in one piece.
+    """
+    same = all(child.in_spec == child.out_spec == node.in_spec for child in node.children)
+    first = node.children[0]
+    return (
+        same
+        and first.levels() <= SHALLOW
+        and not any(
+            n.shared or "key" in n.resolved or isinstance(n.form, Custom) for n in first.walk()
+        )
+    )
