@@ -174,7 +174,7 @@ class Binding:
 
     def mine(self, array: np.ndarray) -> np.ndarray:
         """What belongs to this parameter of all that is at its place, as a view."""
-        array = array[(*self.index, ...)]  # type: ignore[arg-type]  (numpy's types want arrays)
+        array = array[(*self.index, ...)]  # type: ignore[arg-type]  # an Ellipsis is fine
         return array if self.part is None else array[self.part(array)]
 
     def to_native(self, array: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def precision(dtype: str) -> Any:
     return jax.enable_x64(True) if dtype == "float64" else nullcontext()
 
 
-class Undrawn(nnx.RngStream):  # type: ignore[misc]  (nnx has no types)
+class Undrawn(nnx.RngStream):  # type: ignore[misc]  # nnx has no types
     """A stream for parameters that will be written over: it does not count its draws, which takes
     JAX longer the more it has traced.
     """

@@ -180,7 +180,7 @@ def same_kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
     return tensor.dtype, tensor.device
 
 
-class Undrawn(TorchFunctionMode):  # type: ignore[misc]  (torch has no type for it)
+class Undrawn(TorchFunctionMode):  # type: ignore[misc]  # it has no types
     """Leaves the random numbers of first parameters out."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
