@@ -143,7 +143,7 @@ class Backend:
         statements: dict[str, Any] = {}
         shared = lets(program.expression)
         taken = self.reserved() | shared.keys()
-        fresh = (name for i in count(1) if (name := f"part_{i}") not in taken)
+        fresh = filter(lambda part: part not in taken, map("part_{}".format, count(1)))
         for name, value in (shared | {"model": program.expression}).items():
             parts, whole = hoisted(value, fresh)
             statements |= {**parts, name: whole}

@@ -13,11 +13,14 @@ from blocks._errors import (
     BackendError,
     BlockError,
     FieldError,
+    FileError,
     MissingRuleError,
     ParamError,
     ShapeError,
     UnsupportedError,
 )
+from blocks._files import from_json, load, save, to_json
+from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._params import count, init
@@ -91,6 +94,7 @@ __all__ = [
     "EinMix",
     "Embedding",
     "FieldError",
+    "FileError",
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",
@@ -147,13 +151,18 @@ __all__ = [
     "backends",
     "count",
     "fit",
+    "fold_batchnorm",
+    "from_json",
     "gradients",
     "infer",
     "init",
     "initializers",
+    "load",
     "load_params",
     "lower",
     "params_of",
     "parity",
+    "save",
     "source",
+    "to_json",
 ]

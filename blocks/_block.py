@@ -51,13 +51,19 @@ class Config:
     def __deepcopy__(self, memo: Any) -> Any:
         return self
 
+    def fields(self) -> dict[str, Any]:
+        """The fields that are not at their defaults."""
+        values = {f: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {f.name: value for f, value in values.items() if value != self.default(f)}
+
+    @classmethod
+    def of_fields(cls, **fields: Any) -> Any:
+        """The opposite of `fields`."""
+        return cls(**fields)
+
     def shown(self) -> list[tuple[str, Any]]:
         """Names and values of the arguments that make it; "" for the name of a positional one."""
-        return [
-            (f.name, getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != self.default(f)
-        ]
+        return list(self.fields().items())
 
     def default(self, field: dataclasses.Field[Any]) -> Any:
         """The value that a field gets if it is left out: normalised, given the other fields."""
@@ -171,6 +177,12 @@ class Combinator(Block):
 
     def connect(self, x: ValueSpec) -> Wiring:
         """Yield (name, child, its input) in order, receive its output, return the result."""
+        raise NotImplementedError
+
+    def with_blocks(self, blocks: dict[str, Block]) -> Block:
+        """The same combinator with other children, by the names that `connect` gave them; those
+        of a Sequential may be fewer.
+        """
         raise NotImplementedError
 
     def resolve(self, y: ValueSpec) -> dict[str, Any]:

@@ -4,6 +4,7 @@ BlockError(ValueError)
 ├── FieldError        a block was built wrong                  (construction)
 ├── ShapeError        blocks do not fit together               (infer, apply)
 ├── ParamError        arrays do not fit the model              (lower, load_params)
+├── FileError         a file is not what it says               (load)
 ├── BackendError      unknown backend, or framework missing    (also an ImportError)
 ├── MissingRuleError  a backend has no rule for a block        (lower, source)
 └── UnsupportedError  a rule exists, this value has no native form
@@ -26,6 +27,10 @@ class FieldError(BlockError):
 
 class ParamError(BlockError):
     """Arrays do not fit the parameters of a network; lists every mismatch at once."""
+
+
+class FileError(BlockError):
+    """A file is not what it says, or names what is unknown."""
 
 
 class BackendError(BlockError, ImportError):

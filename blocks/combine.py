@@ -70,6 +70,35 @@ class Container(Combinator):
             raise KeyError(key)
         return self.blocks[self.names.index(key) if isinstance(key, str) else key]
 
+    def with_blocks(self, blocks: dict[str, Block]) -> Block:
+        made: Block = self.of_fields(tuple(blocks.values()), tuple(blocks), **self.options())
+        return made
+
+    def fields(self) -> dict[str, Any]:
+        """Names are left out where all are positions."""
+        found = super().fields()
+        if all(name.isdigit() for name in self.names):
+            found.pop("names", None)
+        return found
+
+    @classmethod
+    def of_fields(
+        cls, blocks: Sequence[Block] = (), names: Sequence[str] | None = None, **options: Any
+    ) -> Any:
+        names = list(map(str, range(len(blocks)))) if names is None else names
+        pairs = list(zip(names, blocks, strict=False))
+        positional = [block for name, block in pairs if name.isdigit()]
+        words = {name: block for name, block in pairs if not name.isdigit()}
+        make: Any = cls
+        made = make(*positional, **words, **options)
+        if len(names) != len(blocks) or list(map(id, made.blocks)) != list(map(id, blocks)):
+            raise FieldError(f"{cls.__name__} cannot have the names {list(names)} for its blocks.")
+        return made
+
+    def options(self) -> dict[str, Any]:
+        """The fields beside the children."""
+        return {}
+
     def shown(self) -> list[tuple[str, Any]]:
         names = ["" if name.isdigit() else name for name in self.names]
         return list(zip(names, self.blocks, strict=True))
@@ -163,9 +192,12 @@ class Parallel(Container):
     def repair(self, outputs: dict[str, Any]) -> str:
         return f"Make every branch end in {shapes(next(iter(outputs.values())))}."
 
+    def options(self) -> dict[str, Any]:
+        return {"merge": self.merge, "axis": self.axis}
+
     def shown(self) -> list[tuple[str, Any]]:
-        options = [("merge", self.merge, "concat"), ("axis", self.axis, None)]
-        own = [(name, value) for name, value, default in options if value != default]
+        defaults = {"merge": "concat", "axis": None}
+        own = [(name, v) for name, v in self.options().items() if v != defaults[name]]
         return super().shown() + own
 
 
@@ -206,6 +238,9 @@ class Residual(Combinator):
             shortcut = yield "shortcut", self.shortcut, x
         body = yield "body", self.body, x
         return merge_specs(self, {self.other: shortcut, "body": body})
+
+    def with_blocks(self, blocks: dict[str, Block]) -> Block:
+        return Residual(blocks["body"], blocks.get("shortcut"), self.merge)
 
     def resolve(self, y: ValueSpec) -> dict[str, Any]:
         return merge_axis(self, y)
@@ -276,6 +311,9 @@ class Repeat(Combinator):
         for i in range(self.times):
             x = yield str(i), self.block, x
         return x
+
+    def with_blocks(self, blocks: dict[str, Block]) -> Block:
+        return Repeat(blocks["0"], self.times)
 
 
 @block

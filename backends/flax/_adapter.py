@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any, ClassVar
 
@@ -100,7 +101,12 @@ class FlaxBackend(Backend):
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         with precision(node.dtype):
-            return map_value(np.asarray, run(in_mode(model, training), map_value(jnp.asarray, x)))
+            graph, state = nnx.split(model)
+            mode = in_mode(graph, state, training)
+            y, state = run(mode, state, map_value(jnp.asarray, x))
+            if training:
+                nnx.update(model, state)
+            return map_value(np.asarray, y)
 
     def gradients(
         self,
@@ -112,10 +118,13 @@ class FlaxBackend(Backend):
         bindings: Iterable[Binding],
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         with precision(node.dtype):
-            viewed = in_mode(model, training)
+            graph, weights, rest = nnx.split(model, nnx.Param, ...)
+            mode = in_mode(graph, nnx.merge_state(weights, rest), training)
             arrays = map_value(jnp.asarray, x), map_value(jnp.asarray, cotangent)
-            weights, dx = run_backward(viewed, *arrays)
-            find = self.finder(weights)
+            dweights, dx, rest = run_backward(mode, weights, rest, *arrays)
+            if training:
+                nnx.update(model, rest)
+            find = self.finder(nnx.merge(graph, dweights, rest))
             return list(map(np.asarray, dx)), {
                 b.path: self.read(find(b)) for b in bindings if b.spec.trainable
             }
@@ -129,20 +138,55 @@ class FlaxBackend(Backend):
             momentum=optimizer.momentum or None,
             nesterov=optimizer.nesterov,
         )
+        with precision(node.dtype):
+            graph, weights, rest = nnx.split(model, nnx.Param, ...)
+            mode = in_mode(graph, nnx.merge_state(weights, rest), training=True)
+            trained, held = Variables(model, weights), Variables(model, rest)
+            moments = rule.init(trained.values())
 
         @compiled
-        def train(model: Any, native: Any, x: Any, y: Any) -> Any:
-            value, grads = nnx.value_and_grad(lambda m: compute(call_model(m, x), y))(model)
-            native.update(model, grads)
-            return value
+        def train(weights: Any, rest: Any, moments: Any, x: Any, y: Any) -> Any:
+            def value(weights: Any) -> Any:
+                inner = nnx.merge(mode.graph, trained.state(weights), held.state(rest), copy=True)
+                found = compute(call_model(inner, x), y)
+                return found, jax.tree.leaves(nnx.split(inner, nnx.Param, ...)[2])
 
-        native = nnx.Optimizer(model, rule, wrt=nnx.Param)
+            (found, rest), grads = jax.value_and_grad(value, has_aux=True)(weights)
+            steps, moments = rule.update(grads, moments, weights)
+            return found, optax.apply_updates(weights, steps), rest, moments
 
         def step(x: np.ndarray, y: np.ndarray) -> float:
+            nonlocal moments
             with precision(node.dtype):
-                return float(train(in_mode(model, True), native, x, y))
+                now = trained.values(), held.values()
+                found, weights, rest, moments = train(*now, moments, x, y)
+                trained.set(weights)
+                held.set(rest)
+                return float(found)
 
         return step
+
+
+class Variables:
+    """Some variables of a model, in the order of a state's leaves, as plain arrays and back.
+
+    nnx.jit would go through the whole model in every step, which takes longer than a small one.
+    """
+
+    def __init__(self, model: Any, state: Any):
+        found = dict(nnx.iter_graph(model))
+        self.variables = [found[path] for path, _ in nnx.to_flat_state(state)]
+        self.tree = jax.tree.structure(state)
+
+    def values(self) -> list[Any]:
+        return [variable.get_value() for variable in self.variables]
+
+    def set(self, values: list[Any]) -> None:
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.set_value(value)
+
+    def state(self, values: list[Any]) -> Any:
+        return jax.tree.unflatten(self.tree, values)
 
 
 def precision(dtype: str) -> Any:
@@ -181,15 +225,33 @@ def with_fresh_streams(model: Any, seed: int) -> Any:
     return model
 
 
-def in_mode(model: Any, training: bool) -> Any:
-    """The same variables in training or evaluation mode, whatever mode the model is in."""
-    flags = {"deterministic": not training, "use_running_average": not training}
-    return nnx.view(model, raise_if_not_found=False, **flags)
+@dataclass(frozen=True, eq=False)
+class Mode:
+    """The graph of a model in training or evaluation mode; JAX compares it by identity, fast."""
+
+    graph: Any
+    training: bool
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function by nnx.jit; as it is where a Custom block branches on values."""
-    fast = nnx.jit(function)
+MODES: dict[Any, Mode] = {}
+
+
+def in_mode(graph: Any, state: Any, training: bool) -> Mode:
+    """The same graph in one mode, whatever mode it is in."""
+    key = graph, training
+    found = MODES.get(key)
+    if found is None:
+        flags = {"deterministic": not training, "use_running_average": not training}
+        viewed = nnx.view(nnx.merge(graph, state), raise_if_not_found=False, **flags)
+        if len(MODES) > 100:
+            MODES.clear()
+        found = MODES[key] = Mode(nnx.split(viewed)[0], training)
+    return found
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """The function by jax.jit; as it is where a Custom block branches on values."""
+    fast = jax.jit(function, **options)
 
     def call(*args: Any) -> Any:
         try:
@@ -200,30 +262,31 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-@compiled
-def run(model: Any, x: Any) -> Any:
-    return call_model(model, x)
-
-
 def call_model(model: Any, x: Any) -> Any:
     """As nnx.Sequential does it: a tuple arrives as several arguments."""
     return model(*x) if isinstance(x, tuple) else model(x)
 
 
-@compiled
-def run_backward(model: Any, x: Any, cotangent: Any) -> Any:
-    """A model that holds the gradients of its parameters, and those of the input's floats."""
-    graph, weights, rest = nnx.split(model, nnx.Param, ...)
+@partial(compiled, static_argnums=0)
+def run(mode: Mode, state: Any, x: Any) -> Any:
+    """The output, and the state after it in training."""
+    model = nnx.merge(mode.graph, state, copy=True)
+    y = call_model(model, x)
+    return y, nnx.state(model) if mode.training else None
+
+
+@partial(compiled, static_argnums=0)
+def run_backward(mode: Mode, weights: Any, rest: Any, x: Any, cotangent: Any) -> Any:
+    """Gradients of the parameters and of the input's floats, and the other state after it."""
 
     def output(weights: Any, numbers: Any) -> Any:
-        inner = nnx.merge(graph, weights, rest, copy=True)
+        inner = nnx.merge(mode.graph, weights, rest, copy=True)
         y = call_model(inner, with_floats(x, numbers))
         return y, nnx.split(inner, nnx.Param, ...)[2]
 
     y, back, rest = jax.vjp(output, weights, floats(x), has_aux=True)
-    nnx.update(model, rest)
     dweights, dx = back(map_value(lambda seed, like: seed.astype(like.dtype), cotangent, y))
-    return nnx.merge(graph, dweights, rest), dx
+    return dweights, dx, rest
 
 
 backend = FlaxBackend()

@@ -209,6 +209,9 @@ def policy_name(node: Node) -> str:
 def policy(node: Node) -> Iterator[None]:
     """Make layers and metrics of the node's dtypes, then restore what was set."""
     before = keras.config.dtype_policy(), keras.config.floatx()
+    if (before[0].name, before[1]) == (policy_name(node), node.param_dtype):
+        yield
+        return
     keras.config.set_dtype_policy(policy_name(node))
     keras.config.set_floatx(node.param_dtype)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -136,13 +137,16 @@ class TorchBackend(Backend):
 @contextmanager
 def mode(model: Any, training: bool) -> Iterator[None]:
     """Run in training or evaluation mode, then leave every module in the mode that it had."""
-    modes = [(module, module.training) for module in model.modules()]
+    others = [module for module in model.modules() if module.training is not training]
+    if not others:
+        yield
+        return
     model.train(training)
     try:
         yield
     finally:
-        for module, was in modes:
-            module.training = was
+        for module in others:
+            module.training = not training
 
 
 @contextmanager
@@ -161,19 +165,20 @@ def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
 
 def autocast(node: Node, model: Any) -> Any:
     """torch's own mixed precision, where the node asks for it."""
-    mixed = node.dtype != node.param_dtype
-    dtype = getattr(torch, node.dtype) if mixed else None
-    return torch.autocast(device_of(model).type, dtype, enabled=mixed)
+    if node.dtype == node.param_dtype:
+        return nullcontext()
+    return torch.autocast(device_of(model).type, getattr(torch, node.dtype))
 
 
 def device_of(model: Any) -> torch.device:
-    held = (*model.parameters(), *model.buffers())
-    return held[0].device if held else torch.device("cpu")
+    held = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if held is None else held.device
 
 
 def to_tensors(model: Any, value: Any) -> Any:
     """Arrays on the model's device."""
-    return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device_of(model)), value)
+    device = device_of(model)
+    return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device), value)
 
 
 def same_kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
