@@ -27,7 +27,7 @@ from benchmarks.networks import NETWORKS
 FRAMEWORKS = ["torch", "flax", "keras-tensorflow", "keras-jax", "keras-torch"]
 REPORT = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
-ROUND = 0.25  # seconds of steps for each contender in a round
+ROUND = 0.1  # seconds of steps for each contender in a round
 
 
 class Worker:
@@ -39,19 +39,19 @@ class Worker:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # those that wait do not spin
         self.process: Any = subprocess.Popen(command, text=True, env=environment, **pipes)
-        self.steps: list[str] = json.loads(self.process.stdout.readline())
-        self.counts = {step: self.count(step) for step in self.steps}
-
-    def count(self, step: str) -> int:
-        """How many steps fit into a round; `fit` is a loop of its own."""
-        return 1 if "|fit|" in step else max(1, int(ROUND / self.time(step, 1)))
+        started = self.process.stdout.readline()
+        if not started:
+            raise SystemExit(f"{' '.join(command)} ended; run it to see why.")
+        self.steps: list[str] = json.loads(started)
+        self.counts = {step: max(1, int(ROUND / self.time(step, 1))) for step in self.steps}
 
     def time(self, step: str, count: int) -> float:
         print(json.dumps([step, count]), file=self.process.stdin, flush=True)
         return float(self.process.stdout.readline())
 
     def round(self) -> dict[str, float]:
-        return {step: self.time(step, count) for step, count in self.counts.items()}
+        """Seconds a step of each contender; those that are compared run one after the other."""
+        return {step: self.time(step, self.counts[step]) for step in sorted(self.steps)}
 
 
 def measured(network: str, frameworks: list[str], rounds: int) -> dict[str, list[float]]:
@@ -70,6 +70,7 @@ def measured(network: str, frameworks: list[str], rounds: int) -> dict[str, list
                     times.setdefault(f"{worker.framework}|{step}", []).append(seconds)
     for worker in workers:
         worker.process.terminate()
+        worker.process.wait()
     return times
 
 
@@ -130,7 +131,7 @@ def write(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
     parser.add_argument("--write", action="store_true", help=f"put the table into {REPORT.name}")

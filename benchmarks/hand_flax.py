@@ -24,12 +24,14 @@ class BasicBlock(nnx.Module):
         self.bn1 = nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
         self.conv2 = nnx.Conv(features, features, (3, 3), **kwargs)
         self.bn2 = nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
-        self.shortcut = None
-        if stride != 1:
-            self.shortcut = nnx.Sequential(
+        self.shortcut = (
+            None
+            if stride == 1
+            else nnx.Sequential(
                 nnx.Conv(inputs, features, (1, 1), stride, use_bias=False, rngs=rngs),
                 nnx.BatchNorm(features, momentum=0.9, rngs=rngs),
             )
+        )
 
     def __call__(self, x):
         y = nnx.relu(self.bn1(self.conv1(x)))

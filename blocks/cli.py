@@ -13,6 +13,7 @@ from rich.console import Console
 
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, did_you_mean
+from blocks._files import load as load_file
 from blocks._infer import infer
 from blocks._spec import FLOATS, LAYOUTS, Node
 
@@ -59,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def network_command(commands: Any, name: str, help: str) -> Any:
     """A command on a network: where it is, and at which input."""
     command = commands.add_parser(name, help=help)
-    command.add_argument("file", metavar="FILE", help="module.py:name of a block")
+    command.add_argument("file", metavar="FILE", help="net.json, or module.py:name of a block")
     command.add_argument(
         "--input", required=True, metavar="SIZES", help="such as 8,8,1; ? for any length"
     )
@@ -119,11 +120,15 @@ def sizes(text: str) -> tuple[int | None, ...]:
 
 
 def load(reference: str) -> Block:
-    """The block, or the result of the function, that `module.py:name` names."""
+    """The block in a JSON file, or that `module.py:name` names: itself, or what the function gives."""
+    if reference.endswith(".json"):
+        if not Path(reference).is_file():
+            raise FieldError(f"there is no file {reference!r}.")
+        return load_file(reference)
     file, _, name = reference.rpartition(":")
     path = Path(file)
     if not file or path.suffix != ".py":
-        raise FieldError(f"FILE must be module.py:name, got {reference!r}.")
+        raise FieldError(f"FILE must be net.json or module.py:name, got {reference!r}.")
     if not path.is_file():
         raise FieldError(f"there is no file {file!r}.")
     spec = importlib.util.spec_from_file_location(path.stem, path)

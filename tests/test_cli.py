@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+import blocks as bl
 from blocks import cli, demo
 from blocks._backends import installed
 from conftest import FRAMEWORKS, need
@@ -34,6 +35,12 @@ def test_summary(file, capsys):
     assert "parameters" in out
 
 
+def test_a_json_file(tmp_path, capsys):
+    bl.save(bl.Sequential(bl.Dense(7), bl.ReLU()), tmp_path / "net.json")
+    assert cli.main(["summary", str(tmp_path / "net.json"), "--input", "5"]) == 0
+    assert "Dense" in capsys.readouterr().out
+
+
 def test_source_of_a_function(file, capsys, backend):
     assert cli.main(["source", f"{file}:made", "--input", "5,6,2", "--backend", backend]) == 0
     text = capsys.readouterr().out
@@ -48,7 +55,8 @@ def test_parity(file, capsys):
 
 
 MISTAKES = [
-    (["summary", "{file}", "--input", "5"], "FieldError: FILE must be module.py:name, got"),
+    (["summary", "{file}", "--input", "5"], "FILE must be net.json or module.py:name, got"),
+    (["summary", "nothing.json", "--input", "5"], "FieldError: there is no file 'nothing.json'."),
     (["summary", "nothing.py:net", "--input", "5"], "FieldError: there is no file 'nothing.py'."),
     (["summary", "{file}:nett", "--input", "5"], "has no 'nett'. Did you mean 'net'?"),
     (["summary", "{file}:number", "--input", "5"], "is no block, but 3."),

@@ -31,7 +31,8 @@ DEEP = {
 @pytest.mark.parametrize("name", DEEP)
 def test_blocks(name):
     net, twin = DEEP[name], bl.from_json(bl.to_json(DEEP[name]))
-    assert net == twin and net is not twin
+    assert net == twin
+    assert net is not twin
     assert hash(net) == hash(twin)
     assert repr(net).count("(") == LEVELS + 1
     assert net != bl.Sequential(net)
@@ -46,7 +47,8 @@ def test_passes(name):
     layout_pass(node, "channels_last")
     assert str(LEVELS) not in str(DEEP[name].summary((5, 4)))
     folded, params = bl.fold_batchnorm(node, bl.init(node))
-    assert folded.block == DEEP[name] and len(params) == 2
+    assert folded.block == DEEP[name]
+    assert len(params) == 2
 
 
 def test_models(backend):
