@@ -117,7 +117,15 @@ class SeveralAxes(nnx.Module):
 
 
 class LayerNorm(SeveralAxes, nnx.LayerNorm):
-    pass
+    """nnx's layer on differences to the first number, which change nothing but the rounding.
+
+    It computes the variance as E[x^2] - E[x]^2, which loses all digits where the mean is large; its
+    other way, use_fast_variance=False, takes a fifth longer to train a Transformer.
+    """
+
+    def __call__(self, x):
+        first = (..., *[slice(1)] * self.rank)
+        return super().__call__(x - lax.stop_gradient(x[first]))
 
 
 class RMSNorm(SeveralAxes, nnx.RMSNorm):

@@ -29,14 +29,11 @@ def batch_norm(node: Node) -> Any:
 @rule(LayerNorm, scale=("scale", flat), bias=("bias", flat))
 def layer_norm(node: Node) -> Any:
     block = node.form
-    shape = node.in_spec.shape[-len(block.axes) :]
-    several = len(shape) > 1
     return layer(
         node,
-        "LayerNorm" if several else "nnx.LayerNorm",
-        shape if several else shape[0],
+        "LayerNorm",
+        node.in_spec.shape[-len(block.axes) :],
         epsilon=optional(block.epsilon, 1e-6),
-        use_fast_variance=False,
         use_scale=optional(block.use_scale, True),
         use_bias=optional(block.use_bias, True),
     )
