@@ -120,7 +120,7 @@ def sizes(text: str) -> tuple[int | None, ...]:
 
 
 def load(reference: str) -> Block:
-    """The block in a JSON file, or that `module.py:name` names: itself, or what the function gives."""
+    """The block in a JSON file, or that `module.py:name` names: itself, or what it returns."""
     if reference.endswith(".json"):
         if not Path(reference).is_file():
             raise FieldError(f"there is no file {reference!r}.")
