@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from blocks._spec import Node
+from blocks._spec import Node, ValueSpec, map_value
 from blocks._stack import SHALLOW, run
 from blocks.combine import Repeat, Sequential
 from blocks.custom import Custom
@@ -35,12 +35,17 @@ def alike(node: Node) -> bool:
     Shared blocks, and streams of shared draws, have their own place in each; a Custom block may
     branch on values, which a compiled loop cannot. Very deep ones cannot be written in one piece.
     """
-    same = all(child.in_spec == child.out_spec == node.in_spec for child in node.children)
+    values = {sizes(v) for child in node.children for v in (child.in_spec, child.out_spec)}
     first = node.children[0]
     return (
-        same
+        len(values) == 1
         and first.levels() <= SHALLOW
         and not any(
             n.shared or "key" in n.resolved or isinstance(n.form, Custom) for n in first.walk()
         )
     )
+
+
+def sizes(value: ValueSpec) -> Any:
+    """Shape and dtype of each tensor; a vector has either layout."""
+    return map_value(lambda spec: (spec.shape, spec.dtype), value)
