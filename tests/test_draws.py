@@ -118,6 +118,25 @@ def test_native_samples_are_normal(backend, dtype):
     assert np.array_equal(bl.apply(model, (mean, log_variance)), mean.astype(dtype))
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_native_dropout_drops_its_share(backend, whole, layout):
+    shape = (7, 90) if layout == "channels_last" else (90, 7)
+    x = 1 + np.random.default_rng(0).random((60, *shape))
+    net = bl.Dropout(0.3, whole_channels=whole)
+    first, second = drawn(backend, net, shape, x, calls=2, layout=layout, draws="native")
+    kept = first != 0
+    np.testing.assert_allclose(first[kept], x[kept] / 0.7, rtol=1e-6)
+    spatial = 1 if layout == "channels_last" else 2
+    assert (kept.any(spatial) == kept.all(spatial)).all() == whole
+    independent = kept.size / 7 if whole else kept.size
+    assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.3 * 0.7 / independent)
+    together = ((kept - 0.7) * ((second != 0) - 0.7)).mean() / 0.21
+    assert abs(together) < 5 / np.sqrt(independent)
+    evaluated = bl.apply(bl.lower(net, backend, input_shape=shape, layout=layout), x)
+    np.testing.assert_allclose(evaluated, x, rtol=1e-6)
+
+
 def test_a_shared_dropout_trains_alike():
     """Whole training runs with dropout and samples agree number by number."""
     net = bl.Sequential(bl.Dense(8), bl.Tanh(), bl.Dropout(0.4), bl.Dense(3))
