@@ -69,7 +69,8 @@ class FlaxBackend(Backend):
                 rngs.default = Undrawn(0, tag="default")
                 return evaluate(program.expression, namespace | {"rngs": rngs})
 
-            return with_fresh_streams(nnx.eval_shape(make), seed)
+            written = {path_of(binding) for binding in program.bindings}
+            return completed(nnx.eval_shape(make), written, seed)
 
     def body(self, program: Program) -> str:
         wide = 'jax.config.update("jax_enable_x64", True)\n'
@@ -78,9 +79,8 @@ class FlaxBackend(Backend):
     def finder(self, model: Any) -> Callable[[Binding], Any]:
         def find(binding: Binding) -> Any:
             found = model
-            path = f"{binding.module}.{binding.attribute}"
-            for part in filter(None, path.split(".")):
-                found = found[int(part)] if part.isdigit() else getattr(found, part)
+            for part in path_of(binding):
+                found = found[part] if isinstance(part, int) else getattr(found, part)
             return found
 
         return find
@@ -206,22 +206,28 @@ class Undrawn(nnx.RngStream):  # type: ignore[misc]  # nnx has no types
         return nnx.RngStream(self(), tag=self.tag)
 
 
-def with_fresh_streams(model: Any, seed: int) -> Any:
-    """The model with a random key of its own for each block that draws."""
-    state = nnx.state(model, nnx.RngState)
-    if not jax.tree.leaves(state):
-        return model
+def path_of(binding: Binding) -> tuple[str | int, ...]:
+    """The path of a variable as nnx has it."""
+    parts = f"{binding.module}.{binding.attribute}".split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts if part)
+
+
+def completed(model: Any, written: set[tuple[str | int, ...]], seed: int) -> Any:
+    """The model with values for all variables but those that will be written: a random key of its
+    own for each block that draws, and zeros.
+    """
     key, places = jax.random.key(seed), count()
 
     def fresh(variable: Any) -> Any:
         shape = variable.shape
-        if not isinstance(variable, nnx.RngKey):  # it counts
+        if not isinstance(variable, nnx.RngKey):
             return variable.replace(jnp.zeros(shape, variable.dtype))
         own = jax.random.fold_in(key, next(places))
         return variable.replace(jax.random.split(own, shape) if shape else own)
 
-    is_variable = lambda found: isinstance(found, nnx.Variable)  # noqa: E731
-    nnx.update(model, jax.tree.map(fresh, state, is_leaf=is_variable))
+    flat = nnx.to_flat_state(nnx.state(model))
+    if missing := [(path, fresh(variable)) for path, variable in flat if path not in written]:
+        nnx.update(model, nnx.from_flat_state(missing))
     return model
 
 
