@@ -40,7 +40,7 @@ class Config:
         return run(written(self))
 
     def __eq__(self, other: object) -> bool:
-        return list(tokens(self)) == list(tokens(other)) if type(self) is type(other) else False
+        return type(self) is type(other) and list(tokens(self)) == list(tokens(other))
 
     def __hash__(self) -> int:
         return hash(tuple(tokens(self)))

@@ -165,9 +165,9 @@ def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
 
 def autocast(node: Node, model: Any) -> Any:
     """torch's own mixed precision, where the node asks for it."""
-    if node.dtype == node.param_dtype:
-        return nullcontext()
-    return torch.autocast(device_of(model).type, getattr(torch, node.dtype))
+    mixed = node.dtype != node.param_dtype
+    dtype = getattr(torch, node.dtype) if mixed else None
+    return torch.autocast(device_of(model).type, dtype, enabled=mixed)  # whatever is set around it
 
 
 def device_of(model: Any) -> torch.device:
