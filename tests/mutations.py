@@ -1,6 +1,7 @@
 """Break every rule in every way that is easily overlooked, and see that the tables notice.
 
     python tests/mutations.py torch keras flax numpy
+    python tests/mutations.py flax.LSTM flax.GRU
 
 For each rule it drops each parameter transform (or its part), and each argument of each call that a
 listing shows, one at a time, and runs parity over the rows of the table that use the rule until one
@@ -180,13 +181,17 @@ def is_red(name: str, node: bl.Node) -> bool:
 
 
 def main(names: list[str]) -> int:
-    """Run all mutants of these backends; returns how many survive."""
+    """Run all mutants of these backends, or of these blocks; returns how many survive."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     console, alive, total = Console(), 0, 0
-    for name in names:
+    for name in dict.fromkeys(name.partition(".")[0] for name in names):
         adapter = find_backend(name)
         table = nodes_by_block(adapter)
+        if name not in names:
+            table = {
+                kind: rows for kind, rows in table.items() if f"{name}.{kind.__name__}" in names
+            }
         survivors = []
         with Progress(console=console) as progress:
             task = progress.add_task(name, total=len(table))
