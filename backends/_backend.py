@@ -87,9 +87,13 @@ class Backend:
         """What a native variable holds, without a copy where that can be had."""
         raise NotImplementedError
 
-    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
-        """Set a native variable; if it may keep the array, it need not copy it."""
+    def write(self, variable: Any, array: np.ndarray) -> None:
+        """Set a native variable to a copy of an array."""
         raise NotImplementedError
+
+    def adopt(self, variable: Any, array: np.ndarray) -> None:
+        """Set a native variable to an array that is nobody else's, without a copy if it can."""
+        self.write(variable, array)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         """How many numbers the native model holds: trainable ones, and running state."""

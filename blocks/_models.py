@@ -25,6 +25,7 @@ from blocks._params import init as init_params
 from blocks._spec import (
     Node,
     ValueSpec,
+    aligned,
     array_dtype,
     half,
     is_float,
@@ -108,7 +109,7 @@ def lower(
     ORIGINS[model] = known
     if native:
         given = check_params(node, params_of(model))  # in the node's dtype
-    write(model, known, init_params(node, seed) if given is None else given, keep=given is None)
+    adopt(model, known, init_params(node, seed) if given is None else given, given is None)
     return model
 
 
@@ -209,26 +210,38 @@ def canonical(binding: Any, native: np.ndarray) -> np.ndarray:
 def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
     """Set all parameters of a model; raises `ParamError` with every mismatch, then sets none."""
     known = origin(model, node)
-    write(inner(model), known, check_params(known.node, params))
+    arrays = check_params(known.node, params)
+    find = known.backend.finder(inner(model))
+    for bindings in known.places:
+        variable, (first, *_) = find(bindings[0]), bindings
+        native = first.to_native(arrays[first.path])
+        if not first.whole:
+            native = assembled(variable.shape, bindings, arrays)
+        known.backend.write(variable, native)
 
 
-def write(model: Any, known: Origin, arrays: Params, *, keep: bool = False) -> None:
-    """Set all parameters. The model may keep arrays that are nobody else's; they are let go."""
+def adopt(model: Any, known: Origin, arrays: Params, ours: bool) -> None:
+    """Give all parameters to a new model. What is ours the model keeps, and here it is let go; an
+    array that a caller gave is copied, for training one model would change it in all others.
+    """
     find = known.backend.finder(model)
     for bindings in known.places:
-        variable = find(bindings[0])
-        taken = [(b, arrays.pop(b.path) if keep else arrays[b.path]) for b in bindings]
-        known.backend.write(variable, assembled(variable, taken), keep=keep)
+        variable, (first, *_) = find(bindings[0]), bindings
+        native = first.to_native(arrays[first.path])
+        if not (ours and first.whole and native.flags.c_contiguous):
+            shape = native.shape if first.whole else variable.shape
+            native = assembled(shape, bindings, arrays)
+        if ours:
+            for binding in bindings:
+                del arrays[binding.path]
+        known.backend.adopt(variable, native)
 
 
-def assembled(variable: Any, arrays: list[tuple[Any, np.ndarray]]) -> np.ndarray:
-    """The native array that holds these parameters."""
-    binding, array = arrays[0]
-    if binding.whole:
-        return binding.to_native(array)
-    whole = np.empty(tuple(variable.shape), array.dtype)
-    for binding, array in arrays:
-        binding.mine(whole)[...] = binding.to_native(array)
+def assembled(shape: Any, bindings: list[Any], arrays: Params) -> np.ndarray:
+    """The native array of that shape that holds these parameters, in memory of its own."""
+    whole = aligned(tuple(shape), arrays[bindings[0].path].dtype)
+    for binding in bindings:
+        binding.mine(whole)[...] = binding.to_native(arrays[binding.path])
     return whole
 
 

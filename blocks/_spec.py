@@ -239,6 +239,19 @@ def array_dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
+ALIGNMENT = 64  # bytes
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that begin at a multiple of 64 bytes, which JAX and TensorFlow ask of memory before they
+    take it without a copy.
+    """
+    dtype = np.dtype(dtype)
+    memory = np.zeros(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + memory.size - ALIGNMENT].view(dtype).reshape(shape)
+
+
 def map_value(function: Any, value: Any, *others: Any) -> Any:
     """Apply a function to each tensor of a value, keeping the tuples."""
     if isinstance(value, tuple):

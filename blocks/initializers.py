@@ -14,6 +14,7 @@ import numpy as np
 from blocks import _fields as fields
 from blocks._block import Config, block
 from blocks._errors import FieldError, did_you_mean
+from blocks._spec import aligned
 
 
 class Initializer(Config):
@@ -229,7 +230,7 @@ def drawn(init: Init, rng: np.random.Generator, shape: tuple[int, ...], dtype: A
     initializer = settled(init, shape)
     if not initializer.one_by_one:
         return initializer.draw(rng, shape).astype(dtype)
-    array = np.empty(math.prod(shape), dtype)
+    array = aligned((math.prod(shape),), dtype)
     for start in range(0, array.size, PIECE):
         piece = array[start : start + PIECE]
         piece[:] = initializer.draw(rng, piece.shape)

@@ -20,7 +20,7 @@ from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.flax import modules, ops
 from backends.flax._common import module, rule
-from blocks._spec import Node, floats, map_value, with_floats
+from blocks._spec import Node, aligned, floats, map_value, with_floats
 from blocks._train import SGD
 
 
@@ -88,11 +88,16 @@ class FlaxBackend(Backend):
     def read(self, variable: Any) -> np.ndarray:
         return np.asarray(variable.get_value())
 
-    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
+    def write(self, variable: Any, array: np.ndarray) -> None:
+        own = aligned(array.shape, array.dtype)
+        own[...] = array
+        self.adopt(variable, own)
+
+    def adopt(self, variable: Any, array: np.ndarray) -> None:
         with precision(str(array.dtype)):
             # nnx keeps running statistics in float32, and JAX will refuse to store them in less
             wide = jnp.promote_types(variable.dtype, array.dtype)
-            variable.set_value(jnp.array(array, wide, copy=not keep))
+            variable.set_value(jax.device_put(array.astype(wide, copy=False), may_alias=True))
 
     def sizes(self, model: Any) -> tuple[int, int]:
         others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))

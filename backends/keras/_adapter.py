@@ -21,7 +21,7 @@ from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
 from blocks._errors import UnsupportedError
-from blocks._spec import Node, is_float, map_value
+from blocks._spec import Node, aligned, array_dtype, is_float, map_value
 from blocks._stack import call_deep, run
 from blocks._train import SGD
 from blocks.custom import Custom
@@ -82,9 +82,13 @@ class KerasBackend(Backend):
     def read(self, variable: Any) -> np.ndarray:
         return keras.ops.convert_to_numpy(variable)
 
-    def write(self, variable: Any, array: np.ndarray, *, keep: bool = False) -> None:
+    def write(self, variable: Any, array: np.ndarray) -> None:
         with self.engine.precision(array.dtype):
             variable.assign(array)
+
+    def adopt(self, variable: Any, array: np.ndarray) -> None:
+        with self.engine.precision(array.dtype):
+            variable.assign(self.engine.tensor(array))
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
@@ -157,6 +161,13 @@ def inputs_of(program: Program) -> Any:
     return map_value(one, program.node.in_spec)
 
 
+class Untouched(keras.initializers.Initializer):  # type: ignore[misc]  # Keras has no types
+    """First numbers that take no memory as long as nobody looks at them."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        return ENGINES[keras.backend.backend()].tensor(aligned(shape, array_dtype(dtype)))
+
+
 def undrawn(layer: Any, source: Any) -> Any:
     """Call a layer, which makes its parameters, without drawing random numbers for them."""
     drawing = [
@@ -166,7 +177,7 @@ def undrawn(layer: Any, source: Any) -> Any:
         if isinstance(value, keras.initializers.Initializer) and not name.startswith("_")
     ]
     for owner, name, _ in drawing:
-        setattr(owner, name, keras.initializers.Zeros())
+        setattr(owner, name, Untouched())
     try:
         return called(layer, source)
     finally:

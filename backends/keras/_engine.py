@@ -1,11 +1,13 @@
-"""The engines under Keras 3: how each one computes gradients and keeps float64."""
+"""The engines under Keras 3: how each one computes gradients, keeps float64 and takes an array."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from blocks._spec import floats, leaves, map_value, with_floats
+import numpy as np
+
+from blocks._spec import floats, half, leaves, map_value, with_floats
 
 
 class TensorFlow:
@@ -13,6 +15,13 @@ class TensorFlow:
 
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         return nullcontext()
+
+    def tensor(self, array: np.ndarray) -> Any:
+        import tensorflow as tf
+
+        if half(str(array.dtype)) or not array.size:
+            return tf.convert_to_tensor(array)  # DLPack knows no bfloat16 of NumPy's
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def gradients(
         self, model: Any, x: Any, cotangent: Any, training: bool, variables: list[Any]
@@ -40,6 +49,9 @@ class Torch:
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         return nullcontext()
 
+    def tensor(self, array: np.ndarray) -> Any:
+        return array
+
     def gradients(
         self, model: Any, x: Any, cotangent: Any, training: bool, variables: list[Any]
     ) -> tuple[Any, list[Any]]:
@@ -62,6 +74,11 @@ class Jax:
         import jax
 
         return jax.enable_x64(True) if str(dtype) == "float64" else nullcontext()
+
+    def tensor(self, array: np.ndarray) -> Any:
+        import jax
+
+        return jax.device_put(array, may_alias=True)
 
     def gradients(
         self, model: Any, x: Any, cotangent: Any, training: bool, variables: list[Any]

@@ -92,11 +92,14 @@ class NumpyBackend(Backend):
     def read(self, variable: Variable) -> np.ndarray:
         return variable.arrays[variable.name]
 
-    def write(self, variable: Variable, array: np.ndarray, *, keep: bool = False) -> None:
+    def write(self, variable: Variable, array: np.ndarray) -> None:
+        self.adopt(variable, array.copy())
+
+    def adopt(self, variable: Variable, array: np.ndarray) -> None:
         layer, arrays, name = variable
-        arrays[name] = widened((np.asarray if keep else np.array)(array, order="C"))
-        if arrays is layer.params:
-            layer.grads[name] = np.zeros(array.shape, arrays[name].dtype)
+        arrays[name] = widened(array)
+        if arrays is layer.params and layer.grads[name].dtype != arrays[name].dtype:
+            layer.grads[name] = np.zeros(array.shape, arrays[name].dtype)  # never touched till used
 
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable = sum(value.size for value, _ in model.param())

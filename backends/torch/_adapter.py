@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from backends._backend import Backend
@@ -65,13 +66,12 @@ class TorchBackend(Backend):
     def read(self, variable: torch.Tensor) -> np.ndarray:
         return to_numpy(variable)
 
-    def write(self, variable: torch.Tensor, array: np.ndarray, *, keep: bool = False) -> None:
-        new = from_numpy(array)
-        if keep and new.is_contiguous() and (new.dtype, new.device) == same_kind(variable):
-            variable.data = new
-        else:
-            with torch.no_grad():
-                variable.copy_(new)
+    def write(self, variable: torch.Tensor, array: np.ndarray) -> None:
+        with torch.no_grad():
+            variable.copy_(from_numpy(array))
+
+    def adopt(self, variable: torch.Tensor, array: np.ndarray) -> None:
+        variable.data = from_numpy(array).to(variable)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         saved = model.state_dict()
@@ -181,16 +181,22 @@ def to_tensors(model: Any, value: Any) -> Any:
     return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device), value)
 
 
-def same_kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
-    return tensor.dtype, tensor.device
+DRAWING = {
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
+    init.uniform_,
+    init.normal_,
+    init.kaiming_uniform_,  # these show the mode none of the methods that they call
+    init.xavier_uniform_,
+}
 
 
 class Undrawn(TorchFunctionMode):  # type: ignore[misc]  # it has no types
     """Leaves the random numbers of first parameters out."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if function in (torch.Tensor.uniform_, torch.Tensor.normal_):
-            return args[0]
+        if function in DRAWING:
+            return args[0] if args else kwargs["tensor"]
         return function(*args, **(kwargs or {}))
 
 
