@@ -54,7 +54,14 @@ from blocks.activation import (
 )
 from blocks.attention import MultiHeadAttention
 from blocks.combine import Parallel, Repeat, Residual, Sequential, Shared
-from blocks.composite import MLP
+from blocks.composite import (
+    MLP,
+    Bottleneck,
+    ConvNormAct,
+    DenseBlock,
+    Inception,
+    ResidualBlock,
+)
 from blocks.conv import Conv, ConvTranspose
 from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
@@ -82,14 +89,17 @@ __all__ = [
     "BatchNorm",
     "Block",
     "BlockError",
+    "Bottleneck",
     "Combinator",
     "Composite",
     "Constant",
     "Conv",
+    "ConvNormAct",
     "ConvTranspose",
     "Crop",
     "Custom",
     "Dense",
+    "DenseBlock",
     "Dropout",
     "EinMix",
     "Embedding",
@@ -105,6 +115,7 @@ __all__ = [
     "HardTanh",
     "History",
     "Identity",
+    "Inception",
     "LayerNorm",
     "Leaf",
     "LeakyReLU",
@@ -129,6 +140,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "ResidualBlock",
     "Sample",
     "Select",
     "Sequential",

@@ -94,11 +94,11 @@ def real(
     return converted(convert, default)
 
 
-def flag(default: bool) -> Any:
-    """True or False, nothing else."""
+def flag(default: bool | None, *, optional: bool = False) -> Any:
+    """True or False, nothing else; None too if optional."""
 
-    def convert(block: Any, label: str, value: Any) -> bool:
-        if not isinstance(value, bool):
+    def convert(block: Any, label: str, value: Any) -> bool | None:
+        if not isinstance(value, bool) and not (value is None and optional):
             raise refuse(label, "True or False", value)
         return value
 

@@ -31,6 +31,15 @@ def a_block(block: Any, label: str, value: Any) -> Block:
     raise fields.refuse(label, "a block", value, hint)
 
 
+def child(default: Any = fields.REQUIRED, *, optional: bool = False) -> Any:
+    """A field that holds a block; None too if optional."""
+
+    def convert(block: Any, label: str, value: Any) -> Block | None:
+        return None if value is None and optional else a_block(block, label, value)
+
+    return fields.converted(convert, default)
+
+
 def is_name(value: Any) -> bool:
     """Whether a word can stand in a listing and in every framework's names."""
     return (
@@ -226,10 +235,8 @@ class Residual(Combinator):
     flow = "fork"
     axis: ClassVar[int | None] = None
 
-    body: Block = fields.converted(a_block)
-    shortcut: Block | None = fields.converted(
-        lambda block, label, value: None if value is None else a_block(block, label, value), None
-    )
+    body: Block = child()
+    shortcut: Block | None = child(None, optional=True)
     merge: str = fields.choice((*ELEMENTWISE_MERGES, "concat"), "add")
 
     def connect(self, x: ValueSpec) -> Wiring:
@@ -304,7 +311,7 @@ class Repeat(Combinator):
 
     flow = "loop"
 
-    block: Block = fields.converted(a_block)
+    block: Block = child()
     times: int = fields.integer()
 
     def connect(self, x: ValueSpec) -> Wiring:
@@ -335,7 +342,7 @@ class Shared(Composite):
     """
 
     key: str = fields.converted(lambda block, label, value: shared_key(label, value))
-    block: Block = fields.converted(a_block)
+    block: Block = child()
 
     def expand(self) -> Block:
         return self.block

@@ -88,6 +88,9 @@ MIX = bl.EinMix("b (h h2) (w w2) c -> b h w o", "h2 w2 c o", "o", h2=2, w2=3, o=
 BATCH = bl.BatchNorm()
 LAYER = bl.LayerNorm()
 
+STAGE = bl.ConvNormAct(6, (3, 2), pool=bl.MaxPool((2, 3)))
+INCEPTION = bl.Inception(3, (2, 4), (3, 2), 2)
+
 TANH_HEAD = bl.Sequential(bl.Dense(3), bl.Tanh())
 TOWER = bl.Sequential(bl.Dense(5), bl.Tanh())
 CONVS = (bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (1, 3), padding="same"))
@@ -850,5 +853,71 @@ CASES = [
         activation=bl.MLP(3, hidden=(6, 4), activation=bl.Tanh()),
         rate=0.5,
         use_bias=False,
+    ),
+    case(
+        "ConvNormAct",
+        STAGE,
+        (7, 8, 4),
+        spatial=True,
+        features=4,
+        kernel_size=(2, 5),
+        stride=2,
+        padding=["valid", ((0, 2), (1, 0))],
+        dilation=bl.ConvNormAct(6, (3, 2), dilation=(2, 3)),
+        groups=2,
+        use_bias=[True, replace(STAGE, use_bias=False, norm=None)],
+        norm=[None, replace(STAGE, norm=bl.GroupNorm(3))],
+        activation=[None, replace(STAGE, activation=bl.Tanh())],
+        pool=[None, replace(STAGE, pool=bl.AvgPool((2, 3)))],
+        rate=0.5,
+    ),
+    case(
+        "ResidualBlock",
+        bl.ResidualBlock(4),
+        (5, 6, 4),
+        spatial=True,
+        features=bl.ResidualBlock(7, project=True),
+        stride=bl.ResidualBlock(7, stride=2, project=True),
+        project=True,
+        use_bias=True,
+        norm=bl.ResidualBlock(4, norm=bl.GroupNorm(2)),
+        activation=bl.ResidualBlock(4, activation=bl.Tanh()),
+    ),
+    case(
+        "Bottleneck",
+        bl.Bottleneck(8),
+        (5, 6, 8),
+        spatial=True,
+        features=bl.Bottleneck(12, project=True),
+        stride=bl.Bottleneck(12, stride=2, project=True),
+        project=True,
+        expansion=2,
+        groups=2,
+        use_bias=True,
+        norm=bl.Bottleneck(8, norm=bl.GroupNorm(2)),
+        activation=bl.Bottleneck(8, activation=bl.Tanh()),
+    ),
+    case(
+        "Inception",
+        INCEPTION,
+        (5, 6, 4),
+        spatial=True,
+        features=4,
+        threes=(3, 4),
+        fives=(1, 2),
+        pooled=3,
+        norm=replace(INCEPTION, norm=BATCH),
+        activation=replace(INCEPTION, activation=bl.Tanh()),
+    ),
+    case(
+        "DenseBlock",
+        bl.DenseBlock(2, 3),
+        (5, 6, 4),
+        spatial=True,
+        growth=3,
+        times=2,
+        use_bias=True,
+        norm=bl.DenseBlock(2, 3, norm=bl.GroupNorm(2)),
+        activation=bl.DenseBlock(2, 3, activation=bl.Tanh()),
     ),
 ]
