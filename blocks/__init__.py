@@ -61,6 +61,9 @@ from blocks.composite import (
     DenseBlock,
     Inception,
     ResidualBlock,
+    SqueezeExcite,
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
 )
 from blocks.conv import Conv, ConvTranspose
 from blocks.custom import Custom
@@ -154,8 +157,11 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Spec",
+    "SqueezeExcite",
     "Tanh",
     "TanhShrink",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "UnsupportedError",
     "Upsample",
     "accuracy",

@@ -10,7 +10,7 @@ from blocks import _fields as fields
 from blocks._block import Block, Combinator, Composite, Wiring, block
 from blocks._errors import FieldError, ShapeError
 from blocks._shape import norm_axis
-from blocks._spec import ValueSpec, shapes
+from blocks._spec import Shape, ValueSpec, shapes
 
 # A repair that depends on the block which made the last of the values.
 Repair: TypeAlias = Callable[[Any], str]
@@ -152,8 +152,9 @@ class Parallel(Container):
         y = merge(branch_0(x), branch_1(x), ...)
 
     Shape: "add", "multiply", "mean" and "max" work number by number and need equal shapes, which
-        they keep; "concat" joins along `axis` and needs all other sizes equal; "stack" puts equal
-        shapes along a new axis; "tuple" keeps the outputs apart as a tuple.
+        they keep, but in a product a size of 1 repeats; "concat" joins along `axis` and needs all
+        other sizes equal; "stack" puts equal shapes along a new axis; "tuple" keeps the outputs
+        apart as a tuple.
     Fields:
         merge: how the outputs are joined. Where several are largest, "max" sends the gradient to
             one of them or splits it, as the framework does.
@@ -220,7 +221,8 @@ class Residual(Combinator):
 
         y = merge(shortcut(x), body(x)), with shortcut(x) = x if there is none
 
-    Shape: that of the body; it must equal the shortcut's, except for "concat". (He et al. 2016.)
+    Shape: that of the body; it must equal the shortcut's, except for "concat"; for "multiply"
+        a size of 1 repeats. (He et al. 2016.)
     Fields:
         body: the block around which the input goes.
         shortcut: a block on the way around, such as a Conv with a kernel of ones.
@@ -377,12 +379,23 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     if fork.merge == "concat":
         return concat_specs(fork.axis, outputs)
     first = specs[0]
-    if any(spec.shape != first.shape for spec in specs):
+    shape = one_shape(fork.merge, specs)
+    if shape is None:
         raise ShapeError(fork.why_one_shape(), values=outputs, fix=fork.repair(outputs))
     if fork.merge != "stack":
-        return first.with_shape(first.shape)  # a value of its own, made here
+        return first.with_shape(shape)  # a value of its own, made here
     where = norm_axis(0 if fork.axis is None else fork.axis, first.rank + 1, first)
     return first.with_shape((*first.shape[:where], len(specs), *first.shape[where:]))
+
+
+def one_shape(merge: str, specs: Sequence[Any]) -> Shape | None:
+    """The shape of all, None if they differ; in a product a size of 1 repeats."""
+    if len({spec.rank for spec in specs}) > 1:
+        return None
+    axes = [set(sizes) for sizes in zip(*(spec.shape for spec in specs), strict=True)]
+    if merge == "multiply":
+        axes = [sizes - {1} or {1} for sizes in axes]
+    return tuple(sizes.pop() for sizes in axes) if all(len(n) == 1 for n in axes) else None
 
 
 def concat_specs(axis: int | None, outputs: dict[str, Any]) -> ValueSpec:

@@ -6,13 +6,15 @@ from blocks import _fields as fields
 from blocks import _shape
 from blocks._block import Block, Composite, block
 from blocks._errors import FieldError
-from blocks.activation import ReLU
+from blocks.activation import ReLU, Sigmoid
+from blocks.attention import MultiHeadAttention
 from blocks.combine import Parallel, Repeat, Residual, Sequential, child
 from blocks.conv import Conv
 from blocks.linear import Dense
-from blocks.norm import BatchNorm
-from blocks.pool import MaxPool
+from blocks.norm import BatchNorm, LayerNorm
+from blocks.pool import AdaptiveAvgPool, MaxPool
 from blocks.regularisation import Dropout
+from blocks.value import Select
 
 
 def chain(*parts: Block | None) -> Sequential:
@@ -214,6 +216,44 @@ def around(made: ResidualBlock | Bottleneck, body: tuple[Block, ...]) -> Block:
 
 
 @block
+class SqueezeExcite(Composite):
+    """Each channel is scaled by a number that is computed from the means of all channels.
+
+        y = x * sigmoid(conv(activation(conv(mean(x)))))
+
+    with the mean over all places, and 1x1 kernels. (Hu et al. 2018.)
+
+    Shape: (height, width, features) or (features, height, width) by the layout; unchanged.
+    Parameters: body/1/kernel, body/1/bias, body/3/kernel, body/3/bias.
+    Fields:
+        features: number of channels.
+        ratio: how many times fewer there are between the convolutions.
+        activation: the block between them.
+    Differs: no framework has such a layer.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.SqueezeExcite(32, ratio=8), (6, 7, 32)).out_spec.shape
+    (6, 7, 32)
+    """
+
+    features: int = fields.integer()
+    ratio: int = fields.integer(16)
+    activation: Block = child(ReLU())
+
+    def check(self) -> None:
+        if self.features < self.ratio:
+            raise FieldError(
+                f"SqueezeExcite.ratio={self.ratio} leaves nothing of features={self.features}."
+            )
+
+    def expand(self) -> Block:
+        squeeze = Conv(self.features // self.ratio, (1, 1)), self.activation
+        excite = Conv(self.features, (1, 1)), Sigmoid()
+        body = Sequential(AdaptiveAvgPool((1, 1)), *squeeze, *excite)
+        return Residual(body, merge="multiply")
+
+
+@block
 class Inception(Composite):
     """Kernels of three sizes and a pool look at the same input; their channels are joined.
 
@@ -296,3 +336,116 @@ class DenseBlock(Composite):
         conv = Conv(self.growth, (3, 3), padding="same", use_bias=self.use_bias)
         layer = Sequential(self.norm, self.activation, conv)
         return Repeat(Residual(layer, merge="concat"), self.times)
+
+
+@block
+class TransformerLayer(Composite):
+    """What the layers of encoder and decoder share: how a part is put around its input."""
+
+    features: int = fields.integer()
+    num_heads: int = fields.integer()
+    hidden: int = fields.integer()
+    activation: Block = child(ReLU())
+    norm: Block = child(LayerNorm())
+    norm_first: bool = fields.flag(False)
+    rate: float = fields.real(0.0, low=0, high=1, open_high=True)
+
+    def check(self) -> None:
+        if self.features % self.num_heads:
+            raise FieldError(
+                f"{type(self).__name__}.num_heads={self.num_heads} does not divide "
+                f"features={self.features}."
+            )
+
+    def dropout(self) -> Block | None:
+        return Dropout(self.rate) if self.rate else None
+
+    def around(self, part: Block) -> tuple[Block, ...]:
+        """A part with dropout and a way around it, and the norm before or behind."""
+        if self.norm_first:
+            return (Residual(chain(self.norm, part, self.dropout())),)
+        return Residual(chain(part, self.dropout())), self.norm
+
+    def feed_forward(self) -> tuple[Block, ...]:
+        """Two Dense blocks, which see each position alone."""
+        return self.around(MLP(self.features, (self.hidden,), self.activation, self.rate))
+
+
+@block
+class TransformerEncoderLayer(TransformerLayer):
+    """Each position looks at all others, then passes through two Dense blocks; each with a way
+    around it.
+
+        z = norm(x + attention(x)), y = norm(z + mlp(z)); with norm_first
+        z = x + attention(norm(x)), y = z + mlp(norm(z))
+
+    where mlp(x) = dense(activation(dense(x))). (Vaswani et al. 2017; norm_first: Xiong et al. 2020,
+    who put one more norm behind the last layer.)
+
+    Shape: (time, features); unchanged.
+    Parameters: those of its parts, named by their position in the expansion.
+    Fields:
+        features: of the input and the output.
+        num_heads: of the MultiHeadAttention; must divide features.
+        hidden: features between the two Dense blocks.
+        activation: the block between them.
+        norm: the block that normalises, with parameters of its own at both places.
+        norm_first: whether it comes before attention and mlp, not behind their sum.
+        rate: of the Dropout behind attention, activation and mlp; 0 leaves it out.
+        causal: whether positions see only themselves and those before.
+    Differs: torch has this layer; its dropout also drops weights of the attention, by default with
+        rate 0.1, and its default for batches is (time, batch, features). Keras and Flax have none.
+
+    >>> import blocks as bl
+    >>> bl.infer(bl.TransformerEncoderLayer(8, num_heads=2, hidden=32), (5, 8)).out_spec.shape
+    (5, 8)
+    """
+
+    causal: bool = fields.flag(False)
+
+    def expand(self) -> Block:
+        attention = MultiHeadAttention(self.num_heads, causal=self.causal)
+        return Sequential(*self.around(attention), *self.feed_forward())
+
+
+@block
+class TransformerDecoderLayer(TransformerLayer):
+    """Each position looks at those before it, then at all of an encoder's output, then passes
+    through two Dense blocks; each with a way around it.
+
+        z = norm(x + attention(x)), w = norm(z + attention(z, memory)), y = norm(w + mlp(w)); with
+        norm_first z = x + attention(norm(x)), w = z + attention(norm(z), memory),
+        y = w + mlp(norm(w))
+
+    where the first attention is causal and mlp(x) = dense(activation(dense(x))). (Vaswani et al.
+    2017.) `Parallel(TransformerDecoderLayer(...), Select(1), merge="tuple")` hands the memory on to
+    a next layer.
+
+    Shape: (x, memory), that is ((time, features), (memory time, any features)) -> (time, features).
+    Parameters: those of its parts, named by their position in the expansion.
+    Fields:
+        features, num_heads, hidden, activation, norm, norm_first, rate: as in
+            TransformerEncoderLayer.
+    Differs: torch has this layer, whose first attention is causal only if it is given the mask, and
+        whose memory has the same features. Keras and Flax have none.
+
+    >>> import blocks as bl
+    >>> layer = bl.TransformerDecoderLayer(8, num_heads=2, hidden=32)
+    >>> bl.infer(layer, ((5, 8), (7, 6))).out_spec.shape
+    (5, 8)
+    """
+
+    def expand(self) -> Block:
+        first = self.around(MultiHeadAttention(self.num_heads, causal=True))
+        return Sequential(
+            Parallel(Sequential(Select(0), *first), Select(1), merge="tuple"),
+            *self.around_first(MultiHeadAttention(self.num_heads)),
+            *self.feed_forward(),
+        )
+
+    def around_first(self, part: Block) -> tuple[Block, ...]:
+        """As `around`, for a part that sees the memory too, which stays as it is."""
+        if self.norm_first:
+            normed = Parallel(Sequential(Select(0), self.norm), Select(1), merge="tuple")
+            return (Residual(chain(normed, part, self.dropout()), Select(0)),)
+        return Residual(chain(part, self.dropout()), Select(0)), self.norm

@@ -89,6 +89,8 @@ BATCH = bl.BatchNorm()
 LAYER = bl.LayerNorm()
 
 STAGE = bl.ConvNormAct(6, (3, 2), pool=bl.MaxPool((2, 3)))
+ENCODER = bl.TransformerEncoderLayer(6, 2, 7)
+DECODER = bl.TransformerDecoderLayer(6, 2, 7)
 INCEPTION = bl.Inception(3, (2, 4), (3, 2), 2)
 
 TANH_HEAD = bl.Sequential(bl.Dense(3), bl.Tanh())
@@ -777,6 +779,14 @@ CASES = [
         ],
     ),
     case(
+        "Parallel product that repeats",
+        bl.Parallel(
+            bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (5, 1)), bl.Dense(1), merge="multiply"
+        ),
+        (5, 6, 4),
+        spatial=True,
+    ),
+    case(
         "Parallel of vectors",
         bl.Parallel(bl.Dense(3), bl.Dense(3)),
         (5,),
@@ -919,5 +929,42 @@ CASES = [
         use_bias=True,
         norm=bl.DenseBlock(2, 3, norm=bl.GroupNorm(2)),
         activation=bl.DenseBlock(2, 3, activation=bl.Tanh()),
+    ),
+    case(
+        "SqueezeExcite",
+        bl.SqueezeExcite(4, ratio=2),
+        (5, 6, 4),
+        spatial=True,
+        features=bl.Sequential(bl.Dense(8), bl.SqueezeExcite(8, ratio=2)),
+        ratio=4,
+        activation=bl.SqueezeExcite(4, 2, activation=bl.Tanh()),
+    ),
+    case(
+        "TransformerEncoderLayer",
+        ENCODER,
+        (5, 6),
+        features=bl.Sequential(bl.Dense(4), replace(ENCODER, features=4)),
+        num_heads=3,
+        hidden=8,
+        activation=replace(ENCODER, activation=bl.GELU()),
+        norm=replace(ENCODER, norm=bl.RMSNorm()),
+        norm_first=[True, replace(ENCODER, norm_first=True, rate=0.3)],
+        rate=0.3,
+        causal=True,
+    ),
+    case(
+        "TransformerDecoderLayer",
+        DECODER,
+        ((5, 6), (7, 4)),
+        features=bl.Sequential(
+            bl.Parallel(bl.Sequential(bl.Select(0), bl.Dense(4)), bl.Select(1), merge="tuple"),
+            replace(DECODER, features=4),
+        ),
+        num_heads=3,
+        hidden=8,
+        activation=replace(DECODER, activation=bl.GELU()),
+        norm=replace(DECODER, norm=bl.RMSNorm()),
+        norm_first=[True, replace(DECODER, norm_first=True, rate=0.3)],
+        rate=0.3,
     ),
 ]

@@ -1,8 +1,12 @@
 """Composites: networks of the literature have their known sizes; what is wrong is said."""
 
+from itertools import pairwise, product
+
+import numpy as np
 import pytest
 
 import blocks as bl
+from conftest import need
 
 
 def trainable(block, shape) -> int:
@@ -177,9 +181,152 @@ def test_another_size_needs_a_projection(block):
         (lambda: bl.ResidualBlock(6, norm=None), "ResidualBlock.norm must be a block, got None"),
         (lambda: bl.Bottleneck(6), "features=6 cannot be divided by expansion=4"),
         (lambda: bl.Bottleneck(8, groups=4), "expansion=4 and then by groups=4"),
+        (lambda: bl.SqueezeExcite(8), "ratio=16 leaves nothing of features=8"),
+        (lambda: bl.TransformerEncoderLayer(6, 4, 8), "num_heads=4 does not divide features=6"),
         (lambda: bl.Inception(3, (2,), (3, 2), 2), r"threes must be two positive ints, got \(2,\)"),
     ],
 )
 def test_wrong_fields_are_refused(make, message):
     with pytest.raises(bl.FieldError, match=message):
         make()
+
+
+def test_squeeze_and_excite_has_two_small_layers():
+    """Hu et al. 2018: 2 C^2 / r weights, here with biases."""
+    assert trainable(bl.SqueezeExcite(64, ratio=4), (5, 6, 64)) == 2 * 64**2 // 4 + 64 // 4 + 64
+
+
+def test_squeeze_and_excite_scales_channels():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 4))
+    model = bl.lower(bl.SqueezeExcite(4, 2), "numpy", input_shape=(5, 6, 4), dtype="float64")
+    scale = bl.apply(model, x) / x
+    assert np.allclose(scale, scale[:, :1, :1])
+    assert len(np.unique(scale.round(12))) == 8
+
+
+def test_a_product_repeats_sizes_of_one_and_no_others():
+    gate = bl.Sequential(bl.AdaptiveAvgPool((1, 1)), bl.Conv(1, (1, 1)))
+    assert bl.infer(bl.Residual(gate, merge="multiply"), (5, 6, 4)).out_spec.shape == (5, 6, 4)
+    assert bl.infer(bl.Residual(bl.Dense(4), merge="multiply"), (1,)).out_spec.shape == (4,)
+    for block, shape, merge in (
+        (gate, (5, 6, 4), "add"),
+        (bl.Conv(4, (2, 1)), (5, 6, 4), "multiply"),
+        (bl.Flatten(), (5, 6), "multiply"),
+    ):
+        with pytest.raises(bl.ShapeError, match="so both need one shape"):
+            bl.infer(bl.Residual(block, merge=merge), shape)
+
+
+# torch has the transformer's layers. Its names, and where ours are, norm behind or before.
+ENCODER = {
+    False: {"self_attn": "0/body/0", "norm1": "1", "linear": "2/body/0", "norm2": "3"},
+    True: {"norm1": "0/body/0", "self_attn": "0/body/1", "norm2": "1/body/0", "linear": "1/body/1"},
+}
+DECODER = {
+    False: {
+        "self_attn": "0/0/1/body/0",
+        "norm1": "0/0/2",
+        "multihead_attn": "1/body/0",
+        "norm2": "2",
+        "linear": "3/body/0",
+        "norm3": "4",
+    },
+    True: {
+        "norm1": "0/0/1/body/0",
+        "self_attn": "0/0/1/body/1",
+        "norm2": "1/body/0/0/1",
+        "multihead_attn": "1/body/1",
+        "norm3": "2/body/0",
+        "linear": "2/body/1",
+    },
+}
+
+
+def of_torch(layer, places: dict[str, str]) -> dict[str, np.ndarray]:
+    """The parameters of torch's layer under our names."""
+    state = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+    found = {}
+    for name, path in places.items():
+        if name == "linear":
+            for i, theirs in ((0, "linear1"), (2, "linear2")):
+                found[f"{path}/{i}/kernel"] = state[f"{theirs}.weight"].T
+                found[f"{path}/{i}/bias"] = state[f"{theirs}.bias"]
+        elif name.startswith("norm"):
+            found |= {f"{path}/scale": state[f"{name}.weight"]}
+            found |= {f"{path}/bias": state[f"{name}.bias"]}
+        else:
+            kernels = np.split(state[f"{name}.in_proj_weight"], 3)
+            biases = np.split(state[f"{name}.in_proj_bias"], 3)
+            for part, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
+                found |= {f"{path}/{part}_kernel": kernel.T, f"{path}/{part}_bias": bias}
+            found[f"{path}/out_kernel"] = state[f"{name}.out_proj.weight"].T
+            found[f"{path}/out_bias"] = state[f"{name}.out_proj.bias"]
+    return found
+
+
+KINDS = [*product([False, True], [("relu", bl.ReLU()), ("gelu", bl.GELU())], [False, True])]
+
+
+def pair(kind: str, norm_first: bool, activation):
+    """torch's layer with parameters off their defaults, and ours."""
+    import torch
+
+    torch.manual_seed(0)
+    options = {"dropout": 0.0, "batch_first": True, "dtype": torch.float64}
+    theirs = getattr(torch.nn, f"Transformer{kind}Layer")(
+        6, 3, 10, activation=activation[0], norm_first=norm_first, **options
+    ).eval()
+    for p in theirs.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    ours = getattr(bl, f"Transformer{kind}Layer")(
+        6, 3, 10, activation=activation[1], norm_first=norm_first
+    )
+    return theirs, ours
+
+
+@pytest.mark.parametrize(("norm_first", "activation", "causal"), KINDS)
+def test_the_encoder_layer_is_torchs(norm_first, activation, causal):
+    need("torch")
+    import torch
+
+    theirs, ours = pair("Encoder", norm_first, activation)
+    ours = ours.of_fields(**ours.fields(), causal=causal)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6))
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(x), src_mask=mask if causal else None).numpy()
+    params = of_torch(theirs, ENCODER[norm_first])
+    model = bl.lower(ours, "numpy", input_shape=(5, 6), params=params, dtype="float64")
+    assert np.abs(bl.apply(model, x) - wanted).max() < 1e-12 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_decoder_layer_is_torchs(norm_first):
+    need("torch")
+    import torch
+
+    theirs, ours = pair("Decoder", norm_first, ("relu", bl.ReLU()))
+    rng = np.random.default_rng(0)
+    x, memory = rng.normal(size=(2, 5, 6)), rng.normal(size=(2, 7, 6))
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(x), torch.tensor(memory), tgt_mask=mask).numpy()
+    params = of_torch(theirs, DECODER[norm_first])
+    model = bl.lower(ours, "numpy", input_shape=((5, 6), (7, 6)), params=params, dtype="float64")
+    assert np.abs(bl.apply(model, (x, memory)) - wanted).max() < 1e-12 * np.abs(wanted).max()
+
+
+def test_dropout_is_where_torch_has_it():
+    for norm_first in (False, True):
+        layer = bl.TransformerEncoderLayer(6, 3, 10, norm_first=norm_first, rate=0.2)
+        node = bl.infer(layer, (5, 6))
+        before = [type(n.form).__name__ for n in node.walk() if isinstance(n.form, bl.Leaf)]
+        kinds = [a for a, b in pairwise(before) if b == "Dropout"]
+        assert kinds == ["MultiHeadAttention", "Activation", "Dense"]
+
+
+def test_decoder_layers_can_be_stacked():
+    layer = bl.TransformerDecoderLayer(6, 3, 10)
+    both = bl.Parallel(layer, bl.Select(1), merge="tuple")
+    net = bl.Sequential(bl.Repeat(both, 3), bl.Select(0))
+    assert bl.infer(net, ((5, 6), (7, 4))).out_spec.shape == (5, 6)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from backends.numpy.modules.base import Layer
-from backends.numpy.modules.value import Identity
+from backends.numpy.modules.value import Identity, unbroadcast
 
 
 class Group(Layer):
@@ -76,7 +76,10 @@ class Parallel(Group):
             case "add":
                 return [dy] * len(ys)
             case "multiply":
-                return [dy * math.prod(ys[:i] + ys[i + 1 :]) for i in range(len(ys))]
+                others = [math.prod(ys[:i] + ys[i + 1 :]) for i in range(len(ys))]
+                return [
+                    unbroadcast(dy * other, y.shape) for other, y in zip(others, ys, strict=True)
+                ]
             case "mean":
                 return [dy / len(ys)] * len(ys)
             case "max":
