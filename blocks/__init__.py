@@ -22,6 +22,7 @@ from blocks._errors import (
 from blocks._files import from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
+from blocks._lint import Lint, Lints, lint
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._params import count, init
 from blocks._parity import parity
@@ -122,6 +123,8 @@ __all__ = [
     "LayerNorm",
     "Leaf",
     "LeakyReLU",
+    "Lint",
+    "Lints",
     "LogSigmoid",
     "LogSoftmax",
     "MaxPool",
@@ -175,6 +178,7 @@ __all__ = [
     "infer",
     "init",
     "initializers",
+    "lint",
     "load",
     "load_params",
     "lower",

@@ -15,6 +15,7 @@ from blocks._block import Block
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._files import load as load_file
 from blocks._infer import infer
+from blocks._lint import lint
 from blocks._spec import FLOATS, LAYOUTS, Node
 
 
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_demo)
 
     command = network_command(commands, "summary", "show what a network is made of")
+    command.add_argument("--lint", action="store_true", help="and what is probably not meant")
     command.set_defaults(run=run_summary)
 
     command = network_command(commands, "source", "print a network as code of a framework")
@@ -81,7 +83,10 @@ def run_demo(options: Any) -> int:
 def run_summary(options: Any) -> int:
     from blocks._summary import Summary
 
-    Console().print(Summary(node_of(options)))
+    console, node = Console(), node_of(options)
+    console.print(Summary(node))
+    if options.lint:
+        console.print(lint(node))
     return 0
 
 

@@ -373,8 +373,7 @@ class TransformerLayer(Composite):
 
 @block
 class TransformerEncoderLayer(TransformerLayer):
-    """Each position looks at all others, then passes through two Dense blocks; each with a way
-    around it.
+    """Each position looks at all others, then passes through two Dense blocks.
 
         z = norm(x + attention(x)), y = norm(z + mlp(z)); with norm_first
         z = x + attention(norm(x)), y = z + mlp(norm(z))
@@ -410,16 +409,15 @@ class TransformerEncoderLayer(TransformerLayer):
 
 @block
 class TransformerDecoderLayer(TransformerLayer):
-    """Each position looks at those before it, then at all of an encoder's output, then passes
-    through two Dense blocks; each with a way around it.
+    """Each position looks at those before it, at all of a memory, then passes two Dense blocks.
 
         z = norm(x + attention(x)), w = norm(z + attention(z, memory)), y = norm(w + mlp(w)); with
         norm_first z = x + attention(norm(x)), w = z + attention(norm(z), memory),
         y = w + mlp(norm(w))
 
-    where the first attention is causal and mlp(x) = dense(activation(dense(x))). (Vaswani et al.
-    2017.) `Parallel(TransformerDecoderLayer(...), Select(1), merge="tuple")` hands the memory on to
-    a next layer.
+    where the first attention is causal, mlp(x) = dense(activation(dense(x))), and the memory is an
+    encoder's output. (Vaswani et al. 2017.) To stack layers, hand the memory on:
+    `Parallel(TransformerDecoderLayer(...), Select(1), merge="tuple")`.
 
     Shape: (x, memory), that is ((time, features), (memory time, any features)) -> (time, features).
     Parameters: those of its parts, named by their position in the expansion.

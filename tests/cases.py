@@ -781,7 +781,10 @@ CASES = [
     case(
         "Parallel product that repeats",
         bl.Parallel(
-            bl.Conv(3, (3, 2), padding="same"), bl.Conv(3, (5, 1)), bl.Dense(1), merge="multiply"
+            bl.Conv(3, (3, 2), padding="same"),
+            bl.Sequential(bl.Conv(3, (5, 1)), bl.Sigmoid()),
+            bl.Sequential(bl.Conv(1, (1, 1)), bl.Sigmoid()),
+            merge="multiply",
         ),
         (5, 6, 4),
         spatial=True,
@@ -867,7 +870,7 @@ CASES = [
     case(
         "ConvNormAct",
         STAGE,
-        (7, 8, 4),
+        (8, 9, 4),
         spatial=True,
         features=4,
         kernel_size=(2, 5),
