@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import dropwhile
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from blocks._block import Block, Combinator
 from blocks._models import as_node
@@ -192,7 +192,7 @@ def beyond(nodes: Iterable[Node], *through: type) -> Node | None:
     return next(dropwhile(lambda node: isinstance(node.form, through), nodes), None)
 
 
-def is_a(node: Node | None, *types: type) -> bool:
+def is_a(node: Node | None, *types: type) -> TypeGuard[Node]:
     return node is not None and isinstance(node.form, types)
 
 
@@ -200,7 +200,7 @@ def kind(node: Node | None) -> str:
     """The kind of an activation; "softmax" for either of them; "" for anything else."""
     if is_a(node, Softmax):
         return "softmax"
-    return getattr(node.form, "kind", "") if node is not None and is_a(node, Activation) else ""
+    return getattr(node.form, "kind", "") if is_a(node, Activation) else ""
 
 
 def numbers(shape: Shape) -> int:
@@ -293,7 +293,7 @@ def no_activation_between(place: Place) -> Remark:
         *(Flatten, Reshape, Pad, Crop, Upsample, Identity),
     )
     node, then = place.node, beyond(place.after, *through)
-    if then is None or not is_a(then, Dense, Conv, ConvTranspose):
+    if not is_a(then, Dense, Conv, ConvTranspose):
         return None
     ends = numbers(node.in_spec.shape), numbers(then.out_spec.shape)
     low_rank = numbers(node.out_spec.shape) < min(ends)
@@ -320,7 +320,7 @@ def activation_twice(place: Place) -> Remark:
 @rule(Activation)
 def relu_at_the_end_of_a_decoder(place: Place) -> Remark:
     """An image that a transposed convolution makes and ReLU ends has no gradient where it is 0."""
-    made = beyond(place.before, BatchNorm, GroupNorm)
+    made = beyond(place.before, BatchNorm)
     x = place.node.out_spec
     if kind(place.node) not in ("relu", "relu6") or not place.in_main_run:
         return None
@@ -449,8 +449,10 @@ def pool_that_drops_cells(place: Place) -> Remark:
     windows = zip(form.kernel_size, form.stride, node.resolved["padding"], strict=True)
     sizes = zip(node.in_spec.spatial, node.out_spec.spatial, windows, strict=True)
     for size, found, (kernel, stride, (before, _)) in sizes:
-        reached = (found - 1) * stride + kernel - before if size is not None else 0
-        if size is not None and size - reached >= size / 10:
+        if size is None:
+            continue
+        reached = (found - 1) * stride + kernel - before
+        if size - reached >= size / 10:
             return (
                 f"Its windows end at {reached} of {size} along an axis: the rest is in none.",
                 "Write padding='same', or choose a kernel_size and stride that fit.",
@@ -565,7 +567,7 @@ def dense_that_holds_all(place: Place) -> Remark:
     node = place.node
     flatten = beyond(place.before, Dropout)
     size = node.params["kernel"].size
-    if size < LARGE or flatten is None or not is_a(flatten, Flatten):
+    if size < LARGE or not is_a(flatten, Flatten):
         return None
     if flatten.in_spec.rank < 3 or size < 0.9 * count(place.root):
         return None

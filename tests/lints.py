@@ -106,13 +106,19 @@ EXAMPLES: dict[str, list[Example]] = {
             seq(bl.Conv(8, (3, 3)), bl.Conv(6, (1, 1))),
             (9, 8, 4),
             ("0",),
-            seq(bl.Conv(8, (3, 3), groups=4), bl.Conv(6, (1, 1))),
+            seq(bl.Conv(8, (3, 3), groups=2), bl.Conv(6, (1, 1))),
         ),
         Example(
             bl.Residual(seq(bl.Dense(7), bl.Dense(5))),
             (5,),
             ("body/0",),
             seq(bl.Residual(bl.Dense(5)), bl.Dense(5)),
+        ),
+        Example(
+            seq(bl.Dense(5), bl.Dense(5)),
+            (5,),
+            ("0",),
+            seq(bl.Dense(5), bl.Parallel(bl.Dense(5), bl.Dense(5))),
         ),
     ],
     "activation_twice": [
@@ -133,7 +139,13 @@ EXAMPLES: dict[str, list[Example]] = {
         Example(seq(UP, bl.ReLU()), (4, 5, 8), ("1",), seq(UP, bl.Sigmoid())),
         Example(seq(UP, bl.BatchNorm(), bl.ReLU()), (4, 5, 8), ("2",), seq(CONV, bl.ReLU())),
         Example(
-            seq(UP, bl.ReLU()), (4, 5, 8), ("1",), seq(bl.ConvTranspose(16, (2, 2), 2), bl.ReLU())
+            seq(UP, bl.ReLU()), (4, 5, 8), ("1",), seq(bl.ConvTranspose(5, (2, 2), 2), bl.ReLU())
+        ),
+        Example(
+            seq(bl.ConvTranspose(4, (2, 2), 2), bl.ReLU6()),
+            (4, 5, 8),
+            ("1",),
+            seq(bl.ConvTranspose(4, (2, 2), 2), bl.ReLU(), bl.Conv(4, (3, 3))),
         ),
     ],
     "many_sigmoids": [
@@ -143,11 +155,17 @@ EXAMPLES: dict[str, list[Example]] = {
             ("0/5/1",),
             seq(bl.Repeat(SIGMOIDS, 5), bl.Dense(3)),
         ),
-        Example(
-            bl.Repeat(SIGMOIDS, 7),
-            (4,),
-            ("5/1",),
-            bl.Repeat(seq(bl.Dense(4), bl.BatchNorm(), bl.Sigmoid()), 7),
+        *(
+            Example(
+                bl.Repeat(SIGMOIDS, 7),
+                (3, 4),
+                ("5/1",),
+                seq(bl.Repeat(SIGMOIDS, 4), between, bl.Repeat(SIGMOIDS, 4)),
+            )
+            for between in (
+                *(bl.BatchNorm(), bl.LayerNorm(), bl.GroupNorm(2), bl.RMSNorm()),
+                bl.Residual(bl.Dense(4)),
+            )
         ),
         Example(
             bl.Repeat(SIGMOIDS, 7),
@@ -183,6 +201,7 @@ EXAMPLES: dict[str, list[Example]] = {
             ("1/1",),
             bl.Residual(seq(bl.Dense(5), bl.Dropout(0.2))),
         ),
+        Example(seq(bl.Tanh(), bl.Dropout(0.2)), (5,), ("1",), bl.Dropout(0.2)),
     ],
     "dropout_before_batchnorm": [
         Example(
@@ -203,6 +222,8 @@ EXAMPLES: dict[str, list[Example]] = {
     "pool_that_drops_cells": [
         Example(bl.MaxPool((2, 2)), (7, 8, 3), ("",), bl.MaxPool((2, 2)), (27, 27, 3)),
         Example(bl.AvgPool((3,), 2), (6, 3), ("",), bl.AvgPool((3,), 2, "same")),
+        Example(bl.AvgPool((3,), padding=((1, 0),)), (10, 3), ("",), bl.AvgPool((2,)), (11, 3)),
+        Example(bl.MaxPool((3,)), (10, 3), ("",), bl.MaxPool((3,)), (9, 3)),
     ],
     "stride_over_kernel": [
         Example(bl.Conv(8, (3, 3), 4), (11, 15, 3), ("",), bl.Conv(8, (3, 3), 3)),
@@ -269,6 +290,13 @@ EXAMPLES: dict[str, list[Example]] = {
             seq(bl.LayerNorm(), bl.Dense(4)),
             layout="channels_first",
         ),
+        Example(
+            seq(bl.MaxPool((2, 3)), bl.Dropout(0.1), bl.Dense(4)),
+            (3, 8, 9),
+            ("2",),
+            seq(CONV, bl.ReLU(), bl.GlobalAvgPool(), bl.Dense(4)),
+            layout="channels_first",
+        ),
     ],
     "dense_that_holds_all": [
         Example(
@@ -276,6 +304,20 @@ EXAMPLES: dict[str, list[Example]] = {
             (64, 64, 3),
             ("3",),
             seq(bl.Conv(64, (3, 3)), bl.ReLU(), bl.GlobalAvgPool(), bl.Dense(100)),
+        ),
+        Example(
+            seq(bl.Flatten(), bl.Dropout(0.1), bl.Dense(1000)),
+            (64, 64, 3),
+            ("2",),
+            seq(bl.BatchNorm(), bl.Dense(4000)),
+            (2, 3, 5000),
+        ),
+        Example(
+            seq(bl.Flatten(), bl.Dense(1000)),
+            (64, 64, 3),
+            ("1",),
+            seq(bl.Flatten(), bl.Dense(1000)),
+            (128, 96),
         ),
     ],
     "does_nothing": [

@@ -47,6 +47,36 @@ def test_a_remark_says_what_is_wrong_and_what_to_do(name, example):
         assert lint.repair.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("net", "shape", "words"),
+    [
+        (bl.LogSoftmax(), (1,), "always 1, its logarithm 0, and"),
+        (bl.RMSNorm(), (1,), "only their signs are left"),
+        (bl.Repeat(bl.ReLU(), 2), (3,), "It follows relu at once, which it is itself."),
+        (bl.BatchNorm(decay=1.0), (3,), "never move; torch's"),
+        (bl.BatchNorm(decay=1.0), (3,), "Write decay=0.9."),
+        (bl.BatchNorm(decay=0.0), (3,), "Write decay=0.9."),
+        (bl.BatchNorm(decay=0.01), (3,), "Write decay=0.99."),
+        (bl.Conv(2, (2, 3), (3, 3)), (8, 9, 1), "1 of 3 cells are in no window"),
+        (bl.Conv(2, (2,), padding=((2, 2),)), (8, 1), "Write padding='same'."),
+        (bl.ConvTranspose(2, (5, 5), 3), (8, 9, 1), "Use a kernel_size of 6, or"),
+        (bl.ConvTranspose(2, (4,), 2, ((1, 1),)), (1, 1), "2 of 4 cells of its kernel"),
+        (bl.ConvTranspose(2, (4,), 2, ((1, 1),)), (1, 1), "are always cut off"),
+    ],
+    ids=str,
+)
+def test_remarks_have_their_numbers(net, shape, words):
+    (lint,) = bl.lint(net, shape)
+    assert words in f"{lint.reason} {lint.repair}"
+
+
+def test_a_dense_of_channels_is_meant_where_they_come_last():
+    net = bl.Sequential(bl.Conv(4, (3, 3)), bl.ReLU(), bl.Dense(3))
+    assert found(net, (6, 7, 2)) == []
+    assert found(net, (2, 6, 7), layout="channels_first") == [("dense_along_width", "2")]
+    assert found(bl.Sequential(bl.Dense(3)), (2, 6, 7), layout="channels_first") == []
+
+
 @pytest.mark.parametrize(("name", "example"), FLAT, ids=IDS)
 def test_nesting_hides_nothing(name, example):
     wanted = [(name, f"0/inner/{path}".rstrip("/")) for path in example.paths]
