@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from typing import Any, TypeAlias, TypeGuard
 
 from blocks._block import Block, Combinator
@@ -283,10 +283,10 @@ def heads_of_one_number(place: Place) -> Remark:
 
 @rule(Dense, Conv, ConvTranspose)
 def no_activation_between(place: Place) -> Remark:
-    """Two linear maps in a row are one linear map, whatever pool, BatchNorm or dropout is between.
+    """Two linear maps in a row are one, whatever BatchNorm, dropout or mean is between them.
 
-    Not marked: factors of fewer numbers than what comes in and goes out, and grouped convolutions,
-    which are meant to be factors.
+    A max pool between is little better. Not marked: factors of fewer numbers than what comes in and
+    goes out, and grouped convolutions, which are meant to be factors.
     """
     through = (
         *(BatchNorm, Dropout, WindowPool, GlobalAvgPool, GlobalMaxPool, AdaptiveAvgPool),
@@ -299,8 +299,10 @@ def no_activation_between(place: Place) -> Remark:
     low_rank = numbers(node.out_spec.shape) < min(ends)
     if low_rank or any(getattr(n.form, "groups", 1) > 1 for n in (node, then)):
         return None
+    between = takewhile(lambda n: n is not then, place.after)
+    more = "little" if any(is_a(n, MaxPool, GlobalMaxPool) for n in between) else "no"
     return (
-        f"No activation follows it before {shown(then)}: two linear maps do no more than one.",
+        f"No activation follows it before {shown(then)}: two linear maps do {more} more than one.",
         "Put an activation such as ReLU() after it.",
     )
 

@@ -330,3 +330,38 @@ def test_decoder_layers_can_be_stacked():
     both = bl.Parallel(layer, bl.Select(1), merge="tuple")
     net = bl.Sequential(bl.Repeat(both, 3), bl.Select(0))
     assert bl.infer(net, ((5, 6), (7, 4))).out_spec.shape == (5, 6)
+
+
+def test_a_residual_autoencoder_has_the_parameters_that_arithmetic_says():
+    """18 n^2 + 6 n for each block; in * out * 16 + out for each layer that halves or doubles."""
+    halving, doubling = (32, 64, 128, 256, 1024), (256, 128, 64, 32, 3)
+    window = {"kernel_size": (4, 4), "stride": 2, "padding": ((1, 1), (1, 1))}
+
+    def staged(make, sizes, inner):
+        parts = [[make(n, **window), bl.ReLU(), bl.ResidualBlock(n, use_bias=True)] for n in inner]
+        return bl.Sequential(
+            *(part for stage in parts for part in stage), make(sizes[-1], **window)
+        )
+
+    encoder = staged(bl.Conv, halving, halving[:-1])
+    decoder = staged(bl.ConvTranspose, doubling, doubling[:-1])
+    assert trainable(encoder, (32, 32, 3)) == 6_455_072
+    assert trainable(decoder, (1, 1, 1024)) == 6_454_051
+    net = bl.Sequential(encoder=encoder, decoder=decoder)
+    assert trainable(net, (32, 32, 3)) == 12_909_123
+    node = bl.infer(net, (3, 32, 64), layout="channels_first")
+    assert node.children[0].out_spec.shape == (1024, 1, 2)
+    assert node.out_spec.shape == (3, 32, 64)
+
+
+def test_resnet_152_has_152_layers():
+    node = bl.infer(*NETWORKS["ResNet-152"][:2])
+    layers = [n.path for n in node.walk() if isinstance(n.form, (bl.Conv, bl.Dense))]
+    assert len([path for path in layers if "shortcut" not in path]) == 152
+
+
+def test_a_conv_with_norm_and_activation_has_any_rank():
+    signal = bl.ConvNormAct(4, (3,), pool=bl.MaxPool((2,)))
+    assert bl.infer(signal, (28, 2)).out_spec.shape == (14, 4)
+    volume = bl.ConvNormAct(4, (3, 3, 3), pool=bl.MaxPool((2, 2, 2), 1))
+    assert bl.infer(volume, (8, 28, 28, 2)).out_spec.shape == (7, 27, 27, 4)

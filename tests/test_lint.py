@@ -19,6 +19,9 @@ FLAT = [(name, example) for name, examples in EXAMPLES.items() for example in ex
 IDS = [f"{name}-{i}" for name, examples in EXAMPLES.items() for i in range(len(examples))]
 
 
+WIDE = bl.Conv(4, (3,), padding="same")
+
+
 def found(net, shape, **options) -> list[tuple[str, str]]:
     return [(lint.rule, lint.path) for lint in bl.lint(net, shape, **options)]
 
@@ -51,6 +54,8 @@ def test_a_remark_says_what_is_wrong_and_what_to_do(name, example):
     ("net", "shape", "words"),
     [
         (bl.LogSoftmax(), (1,), "always 1, its logarithm 0, and"),
+        (bl.Sequential(bl.Dense(3), bl.BatchNorm(), bl.Dense(3)), (3,), "do no more than one"),
+        (bl.Sequential(WIDE, bl.MaxPool((2,)), WIDE), (8, 2), "do little more than one"),
         (bl.RMSNorm(), (1,), "only their signs are left"),
         (bl.Repeat(bl.ReLU(), 2), (3,), "It follows relu at once, which it is itself."),
         (bl.BatchNorm(decay=1.0), (3,), "never move; torch's"),
