@@ -19,12 +19,12 @@ from blocks._errors import (
     ShapeError,
     UnsupportedError,
 )
-from blocks._files import from_json, load, save, to_json
+from blocks._files import from_json, load, load_params_file, save, save_params, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._lint import Lint, Lints, lint
 from blocks._models import apply, gradients, load_params, lower, params_of, source
-from blocks._params import count, init
+from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
 from blocks._train import SGD, History, accuracy, fit
@@ -181,10 +181,13 @@ __all__ = [
     "lint",
     "load",
     "load_params",
+    "load_params_file",
     "lower",
     "params_of",
     "parity",
     "save",
+    "save_params",
+    "select",
     "source",
     "to_json",
 ]

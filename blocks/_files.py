@@ -1,11 +1,14 @@
-"""Networks as JSON files: the tree of blocks, with the fields that are not at their defaults.
+"""Networks as JSON files and parameters as safetensors files.
+
+A network is the tree of blocks, with the fields that are not at their defaults:
 
     {"format": "isoblocks network", "version": 1,
      "network": {"type": "Sequential", "blocks": [{"type": "Dense", "features": 10}]}}
 
 Every block is written and read by its dataclass fields; none has code of its own here. Reading runs
 no code and imports nothing: a block is looked up by name among those of isoblocks and among the
-`Custom` classes that the caller gives.
+`Custom` classes that the caller gives. Parameters are written by their canonical paths, so a file
+does not say which backend they were trained on.
 """
 
 from __future__ import annotations
@@ -13,19 +16,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import blocks
 from blocks import initializers
 from blocks._block import Block, Config
 from blocks._errors import BlockError, FileError, did_you_mean
+from blocks._params import Params
+from blocks._spec import array_dtype, is_float
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
 FORMAT, VERSION = "isoblocks network", 1
+PARAMS_HEADER = {"format": "isoblocks parameters", "version": "1"}
 TYPE = "type"  # no block has a field of that name
 BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
@@ -84,6 +92,60 @@ def load(path: str | Path, custom: Iterable[type[Custom]] = ()) -> Block:
     except UnicodeDecodeError:
         raise FileError(f"{path} is no text in UTF-8.") from None
     return from_json(text, custom)
+
+
+def save_params(params: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Write parameters to a safetensors file: by their canonical paths, each in its own dtype.
+
+    Raises:
+        FileError: if they are no dict from path to array of numbers.
+    """
+    from safetensors.numpy import save_file
+
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise FileError("a file of parameters holds a dict from path to array.")
+    # safetensors reads memory from its start, so arrays must lie there in order
+    try:
+        arrays = {name: np.asarray(array, order="C") for name, array in params.items()}
+    except (TypeError, ValueError) as error:
+        raise FileError(f"a file of parameters holds arrays: {error}.") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" and not is_float(array):
+            raise FileError(f"a file of parameters holds numbers; {name} has dtype {array.dtype}.")
+    save_file(arrays, path, PARAMS_HEADER)
+
+
+def load_params_file(path: str | Path) -> Params:
+    """The parameters in a file that `save_params` wrote, for `lower` or `load_params`.
+
+    Raises:
+        FileError: if it is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    array_dtype("bfloat16")  # so that NumPy knows it
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise FileError(f"{path} is no safetensors file: {error}.") from None
+    check_header(path, header)
+    return params
+
+
+def check_header(path: str | Path, header: Mapping[str, str]) -> None:
+    """Refuse a file of another kind, or of another version."""
+    if header.get("format") != PARAMS_HEADER["format"]:
+        raise FileError(
+            f"{path} holds no parameters of isoblocks: it does not say 'format': "
+            f"{PARAMS_HEADER['format']!r}."
+        )
+    if header.get("version") != PARAMS_HEADER["version"]:
+        raise FileError(
+            f"{path} has version {header.get('version')!r}, but version "
+            f"{PARAMS_HEADER['version']} is what this isoblocks reads. Install a newer one."
+        )
 
 
 def encoded(value: Any) -> Generator[Any, Any, Any]:

@@ -160,7 +160,7 @@ class Array(Initializer):
     values: Any = fields.converted(frozen)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(self.values, dtype=np.float64).reshape(shape)
+        return np.asarray(self.values, dtype=np.float64)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -186,19 +186,20 @@ NAMED: dict[str, Initializer] = {
 
 def initializer(default: Any = fields.REQUIRED) -> Any:
     """A block's field: a name of `NAMED`, an `Initializer`, an array of exact numbers, a number."""
+    return fields.converted(lambda block, label, value: as_init(label, value), default)
 
-    def convert(block: Any, label: str, value: Any) -> Init:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return Constant(value)
-        if isinstance(value, (np.ndarray, list, tuple)):
-            return Array(value)
-        if isinstance(value, Initializer) or (isinstance(value, str) and value in NAMED):
-            return value
-        known = ", ".join(map(repr, NAMED))
-        rule = f"an Initializer, an array or one of {known}"
-        raise fields.refuse(label, rule, value, did_you_mean(str(value), NAMED).strip())
 
-    return fields.converted(convert, default)
+def as_init(label: str, value: Any) -> Init:
+    """What the field `label` takes, as a name or an `Initializer`."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Constant(value)
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return Array(value)
+    if isinstance(value, Initializer) or (isinstance(value, str) and value in NAMED):
+        return value
+    known = ", ".join(map(repr, NAMED))
+    rule = f"an Initializer, an array or one of {known}"
+    raise fields.refuse(label, rule, value, did_you_mean(str(value), NAMED).strip())
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -1,10 +1,12 @@
-"""Networks as JSON: what was written comes back equal, and nothing else comes in."""
+"""Networks and parameters as files: what was written comes back equal, and nothing else."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import blocks as bl
 import custom_blocks
@@ -86,3 +88,49 @@ def test_what_is_wrong_is_named(text):
 def test_only_blocks_are_written():
     with pytest.raises(bl.FileError, match="holds a block, got int"):
         bl.to_json(3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_parameters_come_back(dtype, tmp_path):
+    """Each in its own dtype, whatever its memory was."""
+    node = bl.infer(bl.Sequential(bl.Conv(3, (2, 2)), bl.BatchNorm()), (4, 4, 2), dtype=dtype)
+    params = bl.init(node, seed=2, initial={"**": bl.initializers.Normal()})
+    params["0/kernel"] = np.asfortranarray(params["0/kernel"])
+    bl.save_params(params, tmp_path / "net.safetensors")
+    found = bl.load_params_file(str(tmp_path / "net.safetensors"))
+    assert found.keys() == params.keys()
+    assert all(np.array_equal(found[path], params[path]) for path in params)
+    assert {str(array.dtype) for array in found.values()} == {dtype}
+
+
+def test_a_file_of_one_backend_is_read_by_the_others(backend, tmp_path):
+    net = bl.Sequential(bl.Conv(3, (2, 1)), bl.ReLU(), bl.Flatten(), bl.Dense(2))
+    node = bl.infer(net, (4, 5, 2), dtype="float64")
+    x = np.random.default_rng(0).normal(size=(3, 4, 5, 2))
+    model = bl.lower(node, backend, seed=5)
+    bl.save_params(bl.params_of(model), tmp_path / "net.safetensors")
+    other = bl.lower(node, "numpy", params=bl.load_params_file(tmp_path / "net.safetensors"))
+    np.testing.assert_allclose(bl.apply(other, x), bl.apply(model, x), rtol=0, atol=1e-12)
+
+
+def test_files_without_parameters_are_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b"hello")
+    with pytest.raises(bl.FileError, match="is no safetensors file"):
+        bl.load_params_file(path)
+    save_file({"0.weight": np.ones(2)}, path)
+    with pytest.raises(bl.FileError, match="holds no parameters of isoblocks"):
+        bl.load_params_file(path)
+    save_file({"kernel": np.ones(2)}, path, {"format": "isoblocks parameters", "version": "2"})
+    with pytest.raises(bl.FileError, match="has version '2', but version 1 is what"):
+        bl.load_params_file(path)
+
+
+NO_PARAMS = [3, {0: np.ones(2)}, {"a": "text"}, {"a": np.array([None])}, {"a": [[1], [2, 3]]}]
+
+
+@pytest.mark.parametrize("params", NO_PARAMS)
+def test_only_parameters_are_written(params, tmp_path):
+    with pytest.raises(bl.FileError, match="a file of parameters holds"):
+        bl.save_params(params, tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())

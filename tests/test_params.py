@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import blocks as bl
+from blocks._params import matches
 from blocks.initializers import NAMED, Array, Orthogonal, Uniform, fans
 
 
@@ -173,3 +176,122 @@ def test_sizes_of_same_padding(size, kernel, stride):
     """ceil(size / stride) windows, whatever the kernel."""
     conv = bl.Conv(2, (kernel,), stride=stride, padding="same")
     assert bl.infer(conv, (size, 1)).out_spec.shape == (-(-size // stride), 2)
+
+
+NESTED = bl.Sequential(
+    encoder=bl.Sequential(bl.Dense(5), bl.Sequential(bl.Dense(4), bl.Tanh())), head=bl.Dense(2)
+)
+PATTERNS = {
+    "head/kernel": ["head/kernel"],
+    "*/kernel": ["head/kernel"],
+    "**/kernel": ["encoder/0/kernel", "encoder/1/0/kernel", "head/kernel"],
+    "encoder/*/kernel": ["encoder/0/kernel"],
+    "encoder/**/bias": ["encoder/0/bias", "encoder/1/0/bias"],
+    "encoder/[!0]/**": ["encoder/1/0/kernel", "encoder/1/0/bias"],
+    "h??d/b*": ["head/bias"],
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_parameters_are_selected_by_pattern(pattern):
+    params = drawn(NESTED, (3,))
+    found = bl.select(params, pattern)
+    assert list(found) == PATTERNS[pattern]
+    assert all(found[path] is params[path] for path in found)
+
+
+def test_all_is_selected():
+    params = drawn(NESTED, (3,))
+    assert bl.select(params, "**") == params
+    assert list(bl.select(drawn(bl.Dense(2), (3,)), "**/bias")) == ["bias"]
+
+
+def by_definition(names, words):
+    if not words:
+        return not names
+    if words[0] == "**":
+        return any(by_definition(names[n:], words[1:]) for n in range(len(names) + 1))
+    same = bool(names) and words[0] in ("*", names[0])
+    return same and by_definition(names[1:], words[1:])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.sampled_from("ab"), min_size=1, max_size=5),
+    st.lists(st.sampled_from(["a", "b", "*", "**"]), min_size=1, max_size=5),
+)
+def test_patterns_mean_what_they_say(names, words):
+    assert matches(names, words) == by_definition(names, words)
+
+
+def test_a_pattern_without_a_match_is_refused():
+    params = drawn(NESTED, (3,))
+    with pytest.raises(
+        bl.ParamError, match=r"'head/kernl' matches no parameter\. Did you mean 'hea"
+    ):
+        bl.select(params, "head/kernl")
+    with pytest.raises(bl.FieldError, match="a pattern of paths is a text"):
+        bl.select(params, 3)
+    with pytest.raises(bl.ParamError) as error:
+        bl.init(bl.infer(NESTED, (3,)), initial={"*/kernl": 0, "**/bias": 1, "decoder/**": 2})
+    assert "'*/kernl' matches no parameter" in str(error.value)
+    assert "'decoder/**' matches no parameter" in str(error.value)
+    assert "bias" not in str(error.value)
+
+
+def test_first_parameters_by_pattern():
+    """The last pattern wins; what no pattern names is drawn as ever."""
+    node = bl.infer(NESTED, (3,))
+    table = np.arange(8.0).reshape(4, 2)
+    params = bl.init(
+        node,
+        seed=3,
+        initial={
+            "**/bias": 1,
+            "encoder/**": bl.initializers.Normal(100.0),
+            "encoder/1/0/bias": "ones",
+            "head/kernel": table,
+        },
+    )
+    usual = bl.init(node, seed=3)
+    assert params.keys() == usual.keys()
+    assert np.array_equal(params["head/kernel"], table)
+    assert np.array_equal(params["head/bias"], [1, 1])
+    assert np.array_equal(params["encoder/1/0/bias"], [1, 1, 1, 1])
+    assert np.abs(params["encoder/0/bias"]).max() > 1
+    assert np.abs(params["encoder/0/kernel"]).max() > 20
+    assert {array.dtype for array in params.values()} == {np.dtype("float32")}
+    same = bl.init(node, seed=3, initial={"head/bias": 5})
+    assert all(np.array_equal(same[p], usual[p]) for p in usual if p != "head/bias")
+
+
+def test_first_parameters_by_a_function():
+    def draw(rng, shape):
+        return rng.integers(10, 20, shape)
+
+    node = bl.infer(NESTED, (3,), dtype="float64")
+    one, same, other = (bl.init(node, s, initial={"**/kernel": draw}) for s in (1, 1, 2))
+    assert all(np.array_equal(one[path], same[path]) for path in one)
+    assert not np.array_equal(one["head/kernel"], other["head/kernel"])
+    assert all(array.min() >= 10 for array in bl.select(one, "**/kernel").values())
+    assert {array.dtype for array in one.values()} == {np.dtype("float64")}
+
+
+WRONG_INITIAL = {
+    "kernel: expected (3, 2), got (2,)": {"kernel": lambda rng, shape: rng.normal(size=2)},
+    "kernel: expected (3, 2), got (2, 3). Canonical": {"kernel": np.ones((2, 3))},
+    "bias: expected (2,), got (3,)": {"bias": [1, 2, 3]},
+    "kernel: expected an array, got list": {"kernel": lambda rng, shape: [[1], [2, 3]]},
+    "bias: expected numbers, got dtype <U1": {"bias": lambda rng, shape: ["a", "b"]},
+    "initial['bias'] must be an Initializer": {"bias": "zero"},
+    "initial['kernel'] must be an Initializer, an array": {"kernel": bl.initializers.Normal},
+    "a pattern of paths is a text": {0: 1},
+    "initial is a dict from path to initialiser, got 3": 3,
+}
+
+
+@pytest.mark.parametrize("message", WRONG_INITIAL)
+def test_first_parameters_that_do_not_fit_are_refused(message):
+    with pytest.raises(bl.BlockError) as error:
+        bl.init(bl.infer(bl.Dense(2), (3,)), initial=WRONG_INITIAL[message])
+    assert message in str(error.value)
