@@ -1,11 +1,11 @@
 """One network: its sizes, its listings, and the proof that they are the same.
 
-Run it with the backends that you want to see, or all that are installed:
+Run it with the backend that you want to see, or with all that are installed:
 
-    python examples/01_one_network.py torch keras
+    python examples/01_one_network.py --backend torch
 """
 
-import sys
+from _backends import chosen
 
 import blocks as bl
 
@@ -20,7 +20,7 @@ net = bl.Sequential(
 )
 
 if __name__ == "__main__":
-    backends = sys.argv[1:] or bl.backends()
+    backends = chosen()
     print(net.summary((28, 28, 1)))
     for backend in backends:
         print(f"\n# ---- {backend} ----\n")
