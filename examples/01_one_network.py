@@ -5,9 +5,8 @@ Run it with the backend that you want to see, or with all that are installed:
     python examples/01_one_network.py --backend torch
 """
 
-from _backends import chosen
-
 import blocks as bl
+from _backends import chosen
 
 net = bl.Sequential(
     bl.Conv(8, (3, 3), padding="same"),

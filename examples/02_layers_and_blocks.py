@@ -4,9 +4,9 @@ python examples/02_layers_and_blocks.py --backend torch
 """
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 # A chain. Nobody says that the input has 20 features: `infer` finds every size.
 net = bl.Sequential(bl.Dense(256), bl.ReLU(), bl.Dense(10))

@@ -6,9 +6,9 @@ A `Custom` block is written once, in NumPy's words; every backend runs and diffe
 """
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 
 class FixedWeights(bl.Custom):

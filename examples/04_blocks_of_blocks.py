@@ -4,9 +4,9 @@ python examples/04_blocks_of_blocks.py
 """
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 # Both branches see the same input; their outputs are joined.
 parallel = net = bl.Parallel(bl.Dense(16), bl.Dense(8))

@@ -6,9 +6,9 @@ Parameters are arrays by path, the same on every backend: {"0/kernel": (4, 8), .
 """
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 net = bl.Sequential(bl.Dense(8), bl.ReLU(), bl.Dense(1))
 

@@ -6,9 +6,9 @@ python examples/06_layers_of_your_own.py --backend numpy
 import math
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 
 class Centered(bl.Custom):

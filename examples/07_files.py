@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 net = bl.MLP(10, hidden=(256, 64))
 

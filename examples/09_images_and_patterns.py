@@ -6,10 +6,10 @@ With scikit-image installed the image is its cup of coffee, else one of that siz
 """
 
 import numpy as np
-from _backends import chosen
 from einops import rearrange, repeat
 
 import blocks as bl
+from _backends import chosen
 
 # In a network a pattern begins with the batch. Shapes are (channels, height, width) throughout.
 LAYOUT = {"layout": "channels_first"}

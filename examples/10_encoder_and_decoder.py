@@ -9,9 +9,9 @@ doubles it in a transposed convolution.
 from collections.abc import Callable
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 LAYOUT = {"layout": "channels_first"}
 

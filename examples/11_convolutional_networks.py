@@ -4,9 +4,9 @@ python examples/11_convolutional_networks.py
 """
 
 import numpy as np
-from _backends import chosen
 
 import blocks as bl
+from _backends import chosen
 
 LAYOUT = {"layout": "channels_first"}
 

@@ -13,6 +13,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import importlib.util
 import sys
 from itertools import count
+from pathlib import Path
+from types import ModuleType
 
 if importlib.util.find_spec("torch"):
     import torch
@@ -26,6 +28,18 @@ from blocks._backends import ordered, why_missing
 TESTS = count(1)
 
 FRAMEWORKS = [name for name in ordered() if name != "numpy"]
+
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    """An example as a module: "02_layers_and_blocks"."""
+    if name not in sys.modules:  # where the source of its classes is looked up
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def need(name: str) -> str:

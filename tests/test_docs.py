@@ -1,5 +1,6 @@
 """What the documents say is true."""
 
+import ast
 import re
 import runpy
 import subprocess
@@ -84,9 +85,31 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 def test_examples_run(path):
     """With one command each; imported, they do nothing."""
     assert "net" in runpy.run_path(str(path), run_name="imported")
-    run = subprocess.run([sys.executable, str(path), "numpy"], capture_output=True, text=True)
+    command = [sys.executable, str(path), "--backend", "numpy"]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "Parity" in run.stdout
+    assert run.stdout
+    assert f"python examples/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
+def test_examples_are_numbered_in_order():
+    numbers = [int(path.name[:2]) for path in EXAMPLES]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_an_example_leaves_out_what_is_not_installed(monkeypatch, capsys):
+    from _backends import chosen
+
+    def without_flax(network, backend, **options):
+        if backend == "flax":
+            raise bl.BackendError("backend 'flax' needs flax")
+
+    monkeypatch.setattr(bl, "source", without_flax)
+    monkeypatch.setattr(sys, "argv", ["example"])
+    assert chosen() == ["numpy", "torch", "keras"]
+    assert capsys.readouterr().out == "# left out: backend 'flax' needs flax\n\n"
+    monkeypatch.setattr(sys, "argv", ["example", "--backend", "keras"])
+    assert chosen() == ["keras"]
 
 
 def test_backends_are_listed_reference_first():
