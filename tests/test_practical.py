@@ -305,4 +305,4 @@ def test_a_last_layer_of_zeros_begins_with_the_input(backend):
 
 
 def test_stages_with_skips(backend):
-    agree(IMAGE.coloured(2, 4, 5), 1, 8, 4, backend=backend)
+    agree(IMAGE.coloured(2, 3), 1, 4, 2, backend=backend)

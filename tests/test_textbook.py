@@ -56,6 +56,25 @@ def test_a_perceptron(backend, name):
     agree(net, (20,), backend)
 
 
+def test_gradients_are_slopes(backend):
+    """The change of the output along a direction, of the input and of all parameters."""
+    node = bl.infer(CHAINS.net, (20,), dtype="float64")
+    rng, params = np.random.default_rng(1), bl.init(node)
+    x, w = rng.normal(size=(2, 20)), rng.normal(size=(2, 10))
+    ways = {path: rng.normal(size=a.shape) for path, a in params.items()} | {
+        "input": rng.normal(size=x.shape)
+    }
+    found = bl.gradients(bl.lower(node, backend, params=params), x, w)
+
+    def at(step):
+        moved = {path: a + step * ways[path] for path, a in params.items()}
+        model = bl.lower(node, backend, params=moved)
+        return (bl.apply(model, x + step * ways["input"]) * w).sum()
+
+    slope = (at(1e-6) - at(-1e-6)) / 2e-6
+    assert sum((found[path] * ways[path]).sum() for path in ways) == pytest.approx(slope, rel=1e-6)
+
+
 def test_names_are_carried_by_the_parameters_alone(backend):
     params = bl.init(bl.infer(CHAINS.net, (20,)))
     words = {"0": "hidden", "2": "out"}
@@ -575,6 +594,7 @@ def test_a_network_comes_back_equal():
 # What the examples print
 
 PRINTED = {
+    "01_one_network": ["Parity", "model = "],
     "02_layers_and_blocks": [
         "7,946 parameters",
         "3,952 parameters",
