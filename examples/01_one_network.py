@@ -1,8 +1,6 @@
 """One network: its sizes, its listings, and the proof that they are the same.
 
-Run it with the backend that you want to see, or with all that are installed:
-
-    python examples/01_one_network.py --backend torch
+Run `python examples/01_one_network.py`; `--backend torch` shows one backend alone.
 """
 
 import blocks as bl

@@ -1,6 +1,6 @@
 """Layers and blocks: a perceptron as a chain, with names, and inside another block.
 
-python examples/02_layers_and_blocks.py --backend torch
+Run `python examples/02_layers_and_blocks.py`; `--backend torch` shows one backend alone.
 """
 
 import numpy as np

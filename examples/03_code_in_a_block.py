@@ -1,6 +1,6 @@
 """Code in a block: constants, control flow, and a mixture of everything.
 
-    python examples/03_code_in_a_block.py --backend flax
+Run `python examples/03_code_in_a_block.py`; `--backend torch` shows one backend alone.
 
 A `Custom` block is written once, in NumPy's words; every backend runs and differentiates it.
 """

@@ -1,6 +1,6 @@
 """Blocks of blocks: side by side, many of a kind, tied, and in repeating groups.
 
-python examples/04_blocks_of_blocks.py
+Run `python examples/04_blocks_of_blocks.py`; `--backend torch` shows one backend alone.
 """
 
 import numpy as np
@@ -60,8 +60,9 @@ X = np.random.default_rng(0).random((2, 20), dtype=np.float32)
 
 if __name__ == "__main__":
     backends = chosen()
-    for name in ("parallel", "independent", "tied"):
-        node = bl.infer(globals()[name], (20,))
+    networks = {"parallel": parallel, "independent": independent, "tied": tied}
+    for name, network in networks.items():
+        node = bl.infer(network, (20,))
         print(f"{name}: {bl.count(node):,} parameters")
         for backend in backends:
             Y = bl.apply(bl.lower(node, backend), X)

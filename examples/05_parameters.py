@@ -1,6 +1,6 @@
 """Parameters: reading, drawing, setting and tying them.
 
-    python examples/05_parameters.py --backend keras
+Run `python examples/05_parameters.py`; `--backend torch` shows one backend alone.
 
 Parameters are arrays by path, the same on every backend: {"0/kernel": (4, 8), ...}.
 """

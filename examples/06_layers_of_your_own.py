@@ -1,6 +1,6 @@
 """Layers of your own: without parameters, with parameters, and in one formula.
 
-python examples/06_layers_of_your_own.py --backend numpy
+Run `python examples/06_layers_of_your_own.py`; `--backend torch` shows one backend alone.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Files: a network and its parameters, written once, read by every backend.
 
-    python examples/07_files.py
+Run `python examples/07_files.py`; `--backend torch` shows one backend alone.
 
 Neither file runs code when it is read: the network is JSON, the parameters are safetensors.
 

@@ -1,6 +1,6 @@
 """Compilation: what is lowered is native, so each framework's own compiler takes it.
 
-python examples/08_compilation.py --backend torch
+Run `python examples/08_compilation.py`; `--backend torch` shows one backend alone.
 """
 
 import shutil

@@ -1,6 +1,6 @@
 """Images: patterns of axes, a perceptron of pixels, and an edge filter set by hand.
 
-    python examples/09_images_and_patterns.py --backend torch
+Run `python examples/09_images_and_patterns.py`; `--backend torch` shows one backend alone.
 
 With scikit-image installed the image is its cup of coffee, else one of that size made here.
 """

@@ -1,6 +1,6 @@
 """Encoder and decoder: from an image to 1024 numbers and back, plain and residual.
 
-    python examples/10_encoder_and_decoder.py
+Run `python examples/10_encoder_and_decoder.py`; `--backend torch` shows one backend alone.
 
 Two patterns of kernel, stride and padding suffice: 3, 1, 1 keeps a size and 4, 2, 1 halves it, or
 doubles it in a transposed convolution.

@@ -1,6 +1,6 @@
 """Convolutional networks of the textbooks: LeNet, and the blocks of those that followed.
 
-python examples/11_convolutional_networks.py
+Run `python examples/11_convolutional_networks.py`; `--backend torch` shows one backend alone.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Image to image: stages down, stages up, ways around each, and a last layer of zeros.
 
-    python examples/12_image_to_image.py
+Run `python examples/12_image_to_image.py`; `--backend torch` shows one backend alone.
 
 The network gives a grey image three colours. It begins as the grey image itself, and learns what
 to add to it.

@@ -173,6 +173,18 @@ def test_a_python_list_hides_nothing_from_keras():
     assert net.count_params() == 7946
 
 
+def test_a_python_list_is_refused_by_flax():
+    need("flax")
+    from flax import nnx
+
+    class InList(nnx.Module):
+        def __init__(self):
+            self.all = [nnx.Linear(20, 256, rngs=nnx.Rngs(0))]
+
+    with pytest.raises(ValueError, match="static attribute"):
+        InList()
+
+
 def test_nested_chains(backend):
     node = bl.infer(CHAINS.nest_mlp, (20,))
     assert [spec.size for spec in node.param_specs().values()] == [1280, 64, 2048, 32, 512, 16]
@@ -325,6 +337,28 @@ def test_one_compiled_model_goes_both_ways(framework):
         sizes.append(abs(x @ kernel).sum())
         np.testing.assert_allclose(fast(x), bl.apply(model, x), rtol=0, atol=1e-6)
     assert sizes[0] < 0.5 < 10 < sizes[2]
+
+
+def test_jit_does_not_take_a_loop_in_python():
+    """But the verbs of isoblocks run it: see `test_a_loop_on_values`."""
+    need("flax")
+    import jax
+
+    model = bl.lower(CODE.HalvedSum(), "flax", input_shape=(5,))
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        compiled(model, "flax")(np.float32(batch(1, 5)))
+
+
+def test_torch_compile_leaves_a_loop_in_python_to_python():
+    need("torch")
+    import torch
+
+    model = bl.lower(CODE.HalvedSum(), "torch", input_shape=(5,))
+    x = torch.from_numpy(np.float32(batch(1, 5)))
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(model, backend="aot_eager")(x), model(x))
 
 
 def test_a_compiled_perceptron(framework):
