@@ -243,8 +243,8 @@ ALIGNMENT = 64  # bytes
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros that begin at a multiple of 64 bytes, which JAX and TensorFlow ask of memory before they
-    take it without a copy.
+    """Zeros that begin at a multiple of 64 bytes, which JAX and TensorFlow ask of an array before
+    they take it without a copy.
     """
     dtype = np.dtype(dtype)
     memory = np.zeros(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
