@@ -28,6 +28,7 @@ from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
 from blocks._train import SGD, History, accuracy, fit
+from blocks._transpose import autoencoder, transpose
 from blocks.activation import (
     CELU,
     ELU,
@@ -169,6 +170,7 @@ __all__ = [
     "Upsample",
     "accuracy",
     "apply",
+    "autoencoder",
     "backends",
     "count",
     "fit",
@@ -190,4 +192,5 @@ __all__ = [
     "select",
     "source",
     "to_json",
+    "transpose",
 ]

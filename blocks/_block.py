@@ -128,6 +128,12 @@ class Block(Config):
 
         return Summary(infer(self, input_shape, **options))
 
+    def transpose(self, input_shape: Any, **options: Any) -> Any:
+        """The decoder that mirrors this encoder; see `blocks.transpose`."""
+        from blocks._transpose import transpose
+
+        return transpose(self, input_shape, **options)
+
 
 class Leaf(Block):
     """A block that every backend has a rule for.

@@ -7,7 +7,7 @@ BlockError(ValueError)
 ├── FileError         a file is not what it says               (load)
 ├── BackendError      unknown backend, or framework missing    (also an ImportError)
 ├── MissingRuleError  a backend has no rule for a block        (lower, source)
-└── UnsupportedError  a rule exists, this value has no native form
+└── UnsupportedError  a rule exists, this value has no native form; or no mirror (transpose)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MissingRuleError(BlockError):
 
 
 class UnsupportedError(BlockError):
-    """A backend cannot express this value of a field."""
+    """A backend cannot express this value of a field, or `transpose` has no mirror of a block."""
 
 
 class ShapeError(BlockError):

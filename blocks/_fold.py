@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,16 +102,16 @@ class Pairs:
         return Shared(node.shared, form) if node.shared else form
 
 
-def is_chain(node: Node) -> bool:
-    return isinstance(node.form, Combinator) and node.form.flow == "chain"
+def is_chain(node: Node, flows: Container[str] = ("chain",)) -> bool:
+    return isinstance(node.form, Combinator) and node.form.flow in flows
 
 
-def links(node: Node) -> list[Node]:
+def links(node: Node, flows: Container[str] = ("chain",)) -> list[Node]:
     """What runs one after the other in a chain, and in the chains inside it that are not shared."""
-    found, stack = [], list(reversed(node.children))
+    found, stack = [], [node]
     while stack:
         here = stack.pop()
-        if is_chain(here) and not here.shared:
+        if is_chain(here, flows) and (here is node or not here.shared):
             stack.extend(reversed(here.children))
         else:
             found.append(here)

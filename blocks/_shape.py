@@ -96,6 +96,21 @@ def slide(
     return tuple(sizes)
 
 
+def unreached(
+    x: Spec,
+    padding: Pairs,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> tuple[int, ...]:
+    """How many cells at the end of each axis no window reaches; 0 for an axis of any length."""
+    windows = zip(x.spatial, padding, kernel_size, stride, dilation, strict=True)
+    return tuple(
+        0 if size is None else (size + sum(pair) - span(kernel, gap)) % step
+        for size, pair, kernel, step, gap in windows
+    )
+
+
 def transposed(
     padding: str | Pairs,
     output_padding: tuple[int, ...],

@@ -327,6 +327,25 @@ class Rearrange(Pattern):
     def resolve(self, x: Spec) -> dict[str, Any]:
         return moves(self.plan(x))
 
+    def reversed(self, x: Spec) -> Rearrange:
+        """The pattern that brings the output for `x` back, with the lengths that it needs."""
+        plan = self.plan(x)
+        stated = {*flat(plan.left), self.batch}
+        fresh = (name for i in itertools.count() if (name := f"rest{i}") not in stated)
+        named = {a: next(fresh) if a.startswith(REST) else a for a in flat(plan.left)}
+        left, right = (
+            [tuple(named[axis] for axis in group) for group in groups]
+            for groups in (plan.right, plan.left)
+        )
+        lengths = {
+            named[axis]: size
+            for group in plan.right
+            for axis in group
+            if len(group) > 1 and (size := plan.sizes[axis]) is not None
+        }
+        sides = (" ".join([self.batch, *map(spelled, side)]) for side in (left, right))
+        return Rearrange(" -> ".join(sides), axes_lengths=lengths)
+
 
 @block
 class Reduce(Pattern):
