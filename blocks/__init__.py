@@ -29,6 +29,7 @@ from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
 from blocks._train import SGD, History, accuracy, fit
 from blocks._transpose import autoencoder, transpose
+from blocks._validate import Validation, validate
 from blocks.activation import (
     CELU,
     ELU,
@@ -168,6 +169,7 @@ __all__ = [
     "TransformerEncoderLayer",
     "UnsupportedError",
     "Upsample",
+    "Validation",
     "accuracy",
     "apply",
     "autoencoder",
@@ -193,4 +195,5 @@ __all__ = [
     "source",
     "to_json",
     "transpose",
+    "validate",
 ]

@@ -72,6 +72,10 @@ class ShapeError(BlockError):
         self.block: Any = None
 
 
+class UnknownSizeError(ShapeError):
+    """A size must be known where any length was given; a `ShapeError` for those who catch it."""
+
+
 def did_you_mean(word: str, known: Any) -> str:
     """Return " Did you mean 'x'?" if a known word is near, else nothing."""
     near = get_close_matches(word, list(known), n=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from blocks._block import Block, Combinator, Wiring
 from blocks._errors import FieldError, ShapeError, did_you_mean, place
@@ -33,6 +33,8 @@ from blocks._spec import (
 )
 from blocks.combine import Shared
 from blocks.initializers import Array
+
+Run = TypeVar("Run", bound="Inference")
 
 
 def infer(
@@ -62,6 +64,21 @@ def infer(
     >>> bl.infer(bl.Dense(10), (20,)).out_spec.shape
     (10,)
     """
+    return inferred(
+        Inference, block, input_shape, layout=layout, dtype=dtype, param_dtype=param_dtype
+    )[1]
+
+
+def inferred(
+    kind: type[Run],
+    block: Block,
+    input_shape: Any,
+    *,
+    layout: str = "channels_last",
+    dtype: str = "float32",
+    param_dtype: str | None = None,
+) -> tuple[Run, Node]:
+    """The last run of an inference, and the node that it made; arguments as in `infer`."""
     if not isinstance(block, Block):
         raise FieldError(f"infer needs a block, got {block!r}.")
     check_word("layout", layout, LAYOUTS)
@@ -71,7 +88,8 @@ def infer(
     x = input_spec(input_shape, dtype, layout)
     while True:
         try:
-            return Inference(dtype, param_dtype, x).run(block, x)
+            run = kind(dtype, param_dtype, x)
+            return run, run.run(block, x)
         except Wanted as found:
             x = found.applied(x)
 
@@ -172,13 +190,17 @@ class Inference:
                 resolved = frame.form.resolve(stop.value)
                 node = frame.node(stop.value, resolved=resolved, **self.dtypes)
             except ShapeError as error:
-                raise self.explain(error, stack[-1]) from None
+                node = self.failed(self.explain(error, stack[-1]), stack[-1])
             self.note_origin(node)
             stack.pop()
             if not stack:
                 return node
             stack[-1].children.append(node)
             sent = node.out_spec
+
+    def failed(self, error: ShapeError, frame: Frame) -> Node:
+        """What to go on with after an error; `infer` stops at the first."""
+        raise error from None
 
     def enter(self, block: Block, name: str, path: str, home: str, x: ValueSpec) -> Frame:
         form, shared = block, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from blocks._errors import ShapeError
+from blocks._errors import ShapeError, UnknownSizeError
 from blocks._spec import Shape, Size, Spec, shapes
 
 Pair: TypeAlias = tuple[int, int]
@@ -24,7 +24,7 @@ def same_pair(size: Size, kernel: int, stride: int, dilation: int) -> Pair:
     covered = span(kernel, dilation)
     if size is None:
         if stride > 1:
-            raise ShapeError(
+            raise UnknownSizeError(
                 f"needs a known size for padding='same' with stride {stride}, got any length",
                 fix="Give the size, or write the padding as pairs.",
             )
@@ -214,7 +214,7 @@ def norm_axis(axis: int, rank: int, x: Spec) -> int:
 def need_known(x: Spec, size: Size, what: str) -> int:
     """The size as an int; refuse "any length" where a parameter's shape needs a number."""
     if size is None:
-        raise ShapeError(
+        raise UnknownSizeError(
             f"needs a known number of {what}, got any length in {shapes(x)}",
             fix="Give that size to infer.",
         )

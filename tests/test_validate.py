@@ -1,0 +1,182 @@
+"""All errors at once: each once, and none that only follows from another."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_trees import trees
+
+import blocks as bl
+
+LAYOUTS = ["channels_last", "channels_first"]
+
+# A classifier of images, with the sizes that someone wrote down for it.
+CLASSIFIER = bl.Sequential(
+    bl.Conv(16, (3, 3), padding=((1, 1), (1, 1)), use_bias=False, in_features=8),
+    bl.BatchNorm(in_features=16),
+    bl.ReLU(),
+    bl.MaxPool((2, 2), 1),
+    bl.Dropout(0.2, whole_channels=True),
+    bl.Conv(16, (3, 3), padding=((1, 1), (1, 1)), use_bias=False, in_features=16),
+    bl.BatchNorm(in_features=16),
+    bl.MaxPool((2, 2), 1),
+    bl.Dropout(0.2, whole_channels=True),
+    bl.Conv(32, (3, 3), padding=((1, 1), (1, 1)), use_bias=False, in_features=16),
+    bl.BatchNorm(in_features=32),
+    bl.MaxPool((2, 2), 1),
+    bl.Dropout(0.2, whole_channels=True),
+    bl.Flatten(),
+    bl.Dense(64, use_bias=False, in_features=625),
+    bl.Dropout(0.2),
+    bl.Dense(10, use_bias=False, in_features=64),
+    bl.Softmax(),
+    bl.Dropout(0.2),
+)
+
+# The decoder of a variational autoencoder, whose norms state the channels before their layer.
+DECODER = bl.Sequential(
+    bl.ConvTranspose(8, (3, 3), use_bias=False, in_features=16),
+    bl.BatchNorm(in_features=16),
+    bl.ReLU(),
+    bl.Dropout(0.25, whole_channels=True),
+    bl.ConvTranspose(3, (3, 3), use_bias=False, in_features=8),
+    bl.BatchNorm(in_features=8),
+    bl.ReLU(),
+    bl.Dropout(0.25),
+)
+
+
+def places(found):
+    return [(error.path, type(error.block).__name__) for error in found]
+
+
+def test_a_flattened_size_that_does_not_follow():
+    found = bl.validate(CLASSIFIER, (8, 28, 28), layout="channels_first")
+    assert not found
+    assert places(found) == [("14", "Dense")]
+    assert str(found) == (
+        "1 error\n"
+        "Dense at '14' states in_features=625, but its input has 20000.\n"
+        "  (20000,) is the output of Flatten at '13', from (32, 25, 25).\n"
+        "  Write in_features=20000, or leave it out: it is inferred."
+    )
+    assert bl.count(found.node, trainable=True) == 48_832  # as it is written
+
+
+def test_no_image_makes_those_sizes_fit():
+    """625 is no multiple of 32."""
+    for size in range(4, 40):
+        assert len(bl.validate(CLASSIFIER, (8, size, size), layout="channels_first")) == 1
+
+
+def test_norms_that_state_other_channels():
+    found = bl.validate(DECODER, (16, 24, 24), layout="channels_first")
+    assert places(found) == [("1", "BatchNorm"), ("5", "BatchNorm")]
+    first, second = map(str, found)
+    assert "states in_features=16, but its input has 8." in first
+    assert "states in_features=8, but its input has 3." in second
+    assert bl.count(found.node, trainable=True) == 1152 + 32 + 216 + 16
+    assert found.node.out_spec.shape == (3, 28, 28)
+
+
+def test_features_of_one_layer_and_the_next():
+    net = bl.Sequential(bl.Dense(16, in_features=8), bl.Dense(3, in_features=15))
+    (error,) = bl.validate(net, (8,))
+    assert str(error).startswith("Dense at '1' states in_features=15, but its input has 16.")
+    assert "the output of Dense at '0'" in str(error)
+
+
+def test_a_network_that_fits():
+    found = bl.validate(bl.Sequential(bl.Dense(3)), (8,))
+    assert found
+    assert list(found) == []
+    assert str(found) == "(8,) -> (3,): no errors"
+    assert found.node.out_spec.shape == (3,)
+
+
+def test_all_kinds_of_errors_at_once():
+    net = bl.Sequential(
+        bl.Conv(8, (3, 3), in_features=4),
+        bl.MaxPool((9, 9)),
+        bl.BatchNorm(in_features=7),
+        bl.Conv(6, (2, 2), padding="same", stride=2),  # its sizes are unknown: no error of its own
+        bl.Flatten(),
+        bl.Dense(5),
+        bl.Residual(bl.Dense(4)),
+        bl.Dense(3, in_features=9),
+        bl.Reshape((2, 2)),
+        bl.Dense(2),
+        bl.LSTM(3),
+        bl.Conv(2, (2, 2)),
+        tail=bl.Parallel(bl.Dense(2), bl.Dense(3), merge="add"),
+    )
+    found = bl.validate(net, (8, 9, 3))
+    assert places(found) == [
+        ("0", "Conv"),
+        ("1", "MaxPool"),
+        ("2", "BatchNorm"),
+        ("6", "Residual"),
+        ("7", "Dense"),
+        ("8", "Reshape"),
+        ("11", "Conv"),
+        ("tail", "Parallel"),
+    ]
+
+
+def test_a_declared_size_is_what_the_listing_says():
+    """Behind an image that is too small, a stated size still has its parameters."""
+    net = bl.Sequential(bl.Conv(4, (5,)), bl.Flatten(), bl.Dense(3, in_features=8), bl.Dense(2))
+    found = bl.validate(net, (3, 2))
+    assert places(found) == [("0", "Conv")]
+    assert found.node.children[2].params["kernel"].shape == (8, 3)
+    assert found.node.out_spec.shape == (2,)
+
+
+def test_integers_where_floats_are_wanted_are_one_error():
+    net = bl.Sequential(bl.Dense(3), bl.Tanh(), bl.Dense(2))
+    assert places(bl.validate(net, bl.Spec((4,), "int32"))) == [("0", "Dense")]
+    assert bl.validate(bl.Sequential(bl.Embedding(9, 2), bl.Dense(2)), (4,))
+
+
+def test_tuples_where_tensors_are_wanted():
+    net = bl.Sequential(bl.Parallel(bl.Dense(2), bl.Dense(2), merge="tuple"), bl.Dense(3))
+    assert places(bl.validate(net, (4,))) == [("1", "Dense")]
+    net = bl.Sequential(bl.Dense(2), bl.Sample(), bl.Dense(3))
+    assert places(bl.validate(net, (4,))) == [("1", "Sample")]
+
+
+def test_one_name_for_two_shared_blocks():
+    net = bl.Sequential(
+        bl.Shared("tied", bl.Dense(3)), bl.Shared("tied", bl.Dense(4)), bl.Dense(2, in_features=5)
+    )
+    first, second = bl.validate(net, (3,))
+    assert "Give one of them another name." in str(first)
+    assert second.path == "2"
+
+
+def test_an_unknown_size_of_the_input_is_an_error():
+    assert places(bl.validate(bl.Sequential(bl.Flatten(), bl.Dense(3)), (None, 4))) == [
+        ("1", "Dense")
+    ]
+
+
+def test_arguments_are_checked_as_in_infer():
+    with pytest.raises(bl.FieldError, match="needs a block"):
+        bl.validate("net", (3,))
+    with pytest.raises(bl.FieldError, match="input_shape"):
+        bl.validate(bl.Dense(3), 3)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+@given(st.lists(trees, min_size=1, max_size=5), st.sampled_from(LAYOUTS))
+def test_it_agrees_with_infer(blocks, layout):
+    """It never raises; without errors it makes the same node, else its first error is infer's."""
+    net = bl.Sequential(*blocks)
+    found = bl.validate(net, (7, 6, 4), layout=layout)
+    if not found:
+        with pytest.raises(bl.BlockError) as info:
+            bl.infer(net, (7, 6, 4), layout=layout)
+        assert str(info.value) == str(found.errors[0])
+        return
+    node = bl.infer(net, (7, 6, 4), layout=layout)
+    assert [repr(n) for n in found.node.walk()] == [repr(n) for n in node.walk()]
+    assert found.node.param_specs() == node.param_specs()
