@@ -56,6 +56,7 @@ from blocks.activation import (
     TanhShrink,
 )
 from blocks.attention import MultiHeadAttention
+from blocks.builder import Builder, ConvBuilder, MLPBuilder
 from blocks.combine import Parallel, Repeat, Residual, Sequential, Shared
 from blocks.composite import (
     MLP,
@@ -96,11 +97,13 @@ __all__ = [
     "Block",
     "BlockError",
     "Bottleneck",
+    "Builder",
     "Combinator",
     "Composite",
     "Constant",
     "Conv",
     "ConvNormAct",
+    "ConvBuilder",
     "ConvTranspose",
     "Crop",
     "Custom",
@@ -129,6 +132,7 @@ __all__ = [
     "Lints",
     "LogSigmoid",
     "LogSoftmax",
+    "MLPBuilder",
     "MaxPool",
     "Mish",
     "MissingRuleError",

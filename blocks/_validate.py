@@ -26,9 +26,10 @@ class Validation:
         errors: in the order of the program, each with `path`, `block`, and its message.
         node: the network at known sizes. Where a block states another input size than it gets, its
             parameters are those that it states, so that `count` and `listing` show it as written.
+            None if a builder's attributes make no network.
     """
 
-    node: Node
+    node: Node | None
     errors: tuple[BlockError, ...]
 
     def __bool__(self) -> bool:
@@ -41,7 +42,7 @@ class Validation:
         return iter(self.errors)
 
     def __repr__(self) -> str:
-        if self:
+        if self.node and self:
             return f"{shapes(self.node.in_spec)} -> {shapes(self.node.out_spec)}: no errors"
         number = f"{len(self)} error{'s' if len(self) > 1 else ''}"
         return "\n".join([number, *map(str, self.errors)])

@@ -1,0 +1,333 @@
+"""Builders: networks from a dictionary of attributes, all of them checked before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
+from typing import Any, ClassVar, Self
+
+from blocks import _fields as fields
+from blocks._block import Block
+from blocks._errors import BlockError, FieldError, did_you_mean
+from blocks._validate import Validation, validate
+from blocks.activation import ReLU
+from blocks.combine import Sequential, a_block
+from blocks.conv import Conv
+from blocks.linear import Dense
+from blocks.norm import BatchNorm
+from blocks.pool import MaxPool
+from blocks.regularisation import Dropout
+from blocks.shape import Flatten
+
+AUTO = "auto"
+
+
+class Builder:
+    """A dictionary of attributes that becomes a network.
+
+    Each attribute is checked and normalised by a function of the values before it, under its name
+    in `keys`. A subclass that wants more freedom overrides `create_blocks`.
+    """
+
+    keys: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, attributes: Mapping[str, Any] | None = None):
+        if not isinstance(attributes, Mapping | None):
+            raise fields.refuse(type(self).__name__, "given a dictionary", attributes)
+        self.attributes = dict(attributes or {})
+
+    def set(self, key: str, value: Any) -> Self:
+        """Set one attribute; returns the builder, so that calls can be chained."""
+        if key not in self.keys:
+            raise self.unknown(key)
+        self.attributes[key] = value
+        return self
+
+    def unknown(self, key: Any) -> FieldError:
+        known = ", ".join(self.keys)
+        hint = did_you_mean(str(key), self.keys)
+        return FieldError(f"{type(self).__name__} has no attribute {key!r}.{hint} It has {known}.")
+
+    def __getitem__(self, key: str) -> Any:
+        """The checked value of an attribute, or its default."""
+        values, errors = self.checked()
+        if key not in self.keys:
+            raise self.unknown(key)
+        if key not in values:
+            raise errors[key]
+        return values[key]
+
+    def checked(self) -> tuple[dict[str, Any], dict[str, FieldError]]:
+        """Normalised values, and an error for each attribute that is wrong, missing or unknown.
+
+        What is wrong has its default among the values, so that the rest can be checked too.
+        """
+        values: dict[str, Any] = {}
+        errors = {key: self.unknown(key) for key in self.attributes if key not in self.keys}
+        for key, field in self.keys.items():
+            convert, label = field.metadata["convert"], f"{type(self).__name__}.{key}"
+            stated = self.attributes.get(key, field.default)
+            if stated is MISSING:
+                errors[key] = FieldError(f"{label} is missing.")
+                continue
+            try:
+                values[key] = convert(values, label, stated)
+            except FieldError as error:
+                errors[key] = error
+                if field.default is not MISSING:
+                    values[key] = convert(values, label, field.default)
+        return values, errors
+
+    def create_blocks(self) -> list[Block]:
+        """The blocks of the network in their order."""
+        raise NotImplementedError
+
+    def input_shape(self, layout: str = "channels_last") -> tuple[int, ...]:
+        """The shape that the network takes, for `infer`."""
+        raise NotImplementedError
+
+    def validate(self) -> Validation:
+        """Every wrong attribute, and every error of the network that they make; builds nothing."""
+        values, wrong = self.checked()
+        errors: list[BlockError] = list(wrong.values())
+        if any(field.default is MISSING and key not in values for key, field in self.keys.items()):
+            return Validation(None, tuple(errors))
+        try:
+            found = validate(Sequential(*self.create_blocks()), self.input_shape())
+        except BlockError as error:
+            return Validation(None, (*errors, error))
+        return Validation(found.node, (*errors, *found.errors))
+
+    def build(self) -> Sequential:
+        """The network.
+
+        Raises:
+            FieldError: with all that is wrong.
+        """
+        found = self.validate()
+        if not found:
+            raise FieldError(f"{type(self).__name__} cannot build: {found}")
+        return Sequential(*self.create_blocks())
+
+
+# ---- attributes: functions of the values before, a label and what was stated ------------------
+
+
+def number_list(start: str = "") -> Callable[..., Any]:
+    """Two or more positive ints; `start` may stand for the first."""
+
+    def convert(values: Any, label: str, value: Any) -> tuple[Any, ...]:
+        listed = list(value) if fields.is_sequence(value) else []
+        head = listed[:1] if start and listed[:1] == [start] else []
+        numbers = fields.int_tuple(listed[len(head) :])
+        if len(listed) < 2 or not numbers or min(numbers) < 1:
+            first = f" ({start!r} may be the first)" if start else ""
+            raise fields.refuse(label, f"a list of two or more positive ints{first}", value)
+        return (*head, *numbers)
+
+    return convert
+
+
+def optional(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """The same attribute, or None."""
+    return lambda values, label, value: None if value is None else convert(values, label, value)
+
+
+def image_size(values: Any, label: str, value: Any) -> tuple[int, ...]:
+    numbers = fields.int_tuple(value)
+    if not numbers or len(numbers) > 3 or min(numbers) < 1:
+        raise fields.refuse(label, "a tuple of one to three positive ints", value)
+    return numbers
+
+
+def each_axis(low: int) -> Callable[..., Any]:
+    """An int for each axis of the image; a lone int serves all axes."""
+
+    def convert(values: Any, label: str, value: Any) -> tuple[int, ...]:
+        number, size = fields.as_index(value), values.get("input_size")
+        numbers = (number,) * len(size or "?") if number is not None else fields.int_tuple(value)
+        if not numbers or min(numbers) < low or (size and len(numbers) != len(size)):
+            many = f"{len(size)} of them as input_size={size} has" if size else "one for each axis"
+            raise fields.refuse(label, f"an int of at least {low}, or {many}", value)
+        return numbers
+
+    return convert
+
+
+def ends(values: Any, label: str, value: Any) -> Any:
+    """Padding: a word, or cells at both ends of all axes, of each, or as pairs."""
+    rank = len(values.get("input_size", ())) or len(value if fields.is_sequence(value) else ())
+    if isinstance(value, str) and value in ("same", "valid"):
+        return value
+    if pairs := fields.pair_tuple(value, rank):
+        return pairs
+    try:
+        return tuple((cells, cells) for cells in each_axis(0)(values, label, value))
+    except FieldError:
+        rule = "'same', 'valid', or an int or a pair for each axis"
+        raise fields.refuse(label, rule, value) from None
+
+
+def rates(values: Any, label: str, value: Any) -> tuple[float, ...]:
+    """A rate for all layers, or one for each."""
+    convert = fields.real(0.0, low=0, high=1, open_high=True).metadata["convert"]
+    layers = sum(len(values[key]) - 1 for key in LISTS if values.get(key))
+    if not fields.is_sequence(value):
+        return (convert(None, label, value),) * layers
+    if len(value) != layers:
+        raise fields.refuse(label, f"a number, or one for each of {layers} layers", value)
+    return tuple(convert(None, f"{label}[{i}]", rate) for i, rate in enumerate(value))
+
+
+LISTS = ("in_channels_list", "in_features_list")
+
+COMMON = {
+    "activation": fields.converted(optional(a_block), ReLU()),
+    "output_activation": fields.converted(optional(a_block), None),
+    "is_batch_norm": fields.flag(False),
+    "bias": fields.flag(False),
+    "drop_out": fields.converted(rates, 0.0),
+}
+
+
+def present(*blocks: Block | None) -> list[Block]:
+    return [block for block in blocks if block is not None]
+
+
+def dropout(rate: float, **options: Any) -> Block | None:
+    return Dropout(rate, **options) if rate else None
+
+
+class MLPBuilder(Builder):
+    """A multilayer perceptron: Dense, [BatchNorm], [activation], [Dropout] for each layer.
+
+    Attributes:
+        in_features_list: the features of the input and of every layer, such as [8, 16, 16, 1].
+        activation: the block after each layer but the last, ReLU() if left out; None for none.
+        output_activation: the block after the last layer; None, as if left out, for none.
+        is_batch_norm: whether the layers but the last have a BatchNorm; not if left out.
+        bias: whether they have a bias; not if left out.
+        drop_out: the rate of a Dropout after every layer, the last too, or a list of a rate for
+            each; 0, as if left out, for none.
+
+    >>> builder = MLPBuilder({"in_features_list": [8, 16, 1]}).set("bias", True)
+    >>> builder.build()
+    Sequential(Dense(features=16), Activation(kind='relu'), Dense(features=1))
+    """
+
+    keys: ClassVar[dict[str, Any]] = {
+        "in_features_list": fields.converted(number_list()),
+        **COMMON,
+    }
+
+    def input_shape(self, layout: str = "channels_last") -> tuple[int, ...]:
+        return (self["in_features_list"][0],)
+
+    def create_blocks(self) -> list[Block]:
+        return dense_blocks(self, None, norm=self["is_batch_norm"])
+
+
+def dense_blocks(builder: Builder, first: int | None, norm: bool) -> list[Block]:
+    """The layers of `in_features_list`; `first` is stated as the features of the input."""
+    sizes = builder["in_features_list"][1:]
+    blocks = []
+    for i, (features, rate) in enumerate(
+        zip(sizes, builder["drop_out"][-len(sizes) :], strict=True)
+    ):
+        last = i == len(sizes) - 1
+        blocks += present(
+            Dense(features, use_bias=builder["bias"], in_features=None if i else first),
+            BatchNorm() if norm and not last else None,
+            builder["output_activation" if last else "activation"],
+            dropout(rate),
+        )
+    return blocks
+
+
+class ConvBuilder(Builder):
+    """Convolutions over one, two or three axes, then perhaps a multilayer perceptron.
+
+    Each convolution is Conv, [BatchNorm], [activation], [MaxPool], [Dropout of whole channels].
+
+    Attributes:
+        input_size: of the image, such as (28, 28); its length is the number of axes.
+        in_channels_list: the channels of the image and of every convolution, such as [1, 8, 16].
+        kernel_size: an int, or one for each axis.
+        stride: likewise, 1 if left out.
+        padding: "valid", as if left out, "same", cells at both ends as an int or one for each
+            axis, or a (before, after) pair for each axis.
+        max_pool_kernel: the window of MaxPool, an int or one for each axis; None for none.
+        max_pool_stride: its step, likewise; to be stated wherever there is a pool.
+        in_features_list: the features of the flattened image and of every Dense after it, such as
+            ["auto", 64, 10]; a number in the place of "auto" is checked. None for no Dense.
+        activation: the block after each layer but the last Dense, ReLU() if left out.
+        output_activation: the block after the last Dense, none if left out; without a Dense that
+            after the last convolution, `activation` if left out.
+        is_batch_norm: whether convolutions have a BatchNorm; not if left out.
+        bias: whether all layers have a bias; not if left out.
+        drop_out: a rate for all layers, the last too, or a list of a rate for each; 0 if left out.
+
+    >>> builder = ConvBuilder({"input_size": (28, 28), "in_channels_list": [1, 8]})
+    >>> builder.set("kernel_size", 3).set("in_features_list", ["auto", 10]).build()[2:]
+    (Flatten(), Dense(features=10, use_bias=False))
+    """
+
+    keys: ClassVar[dict[str, Any]] = {
+        "input_size": fields.converted(image_size),
+        "in_channels_list": fields.converted(number_list()),
+        "kernel_size": fields.converted(each_axis(1)),
+        "stride": fields.converted(each_axis(1), 1),
+        "padding": fields.converted(ends, "valid"),
+        "max_pool_kernel": fields.converted(optional(each_axis(1)), None),
+        "max_pool_stride": fields.converted(optional(each_axis(1)), None),
+        "in_features_list": fields.converted(optional(number_list(AUTO)), None),
+        **COMMON,
+    }
+
+    def checked(self) -> tuple[dict[str, Any], dict[str, FieldError]]:
+        values, errors = super().checked()
+        pool, step = values["max_pool_kernel"], values["max_pool_stride"]
+        if "max_pool_kernel" not in errors and "max_pool_stride" not in errors:
+            label = f"{type(self).__name__}.max_pool_stride"
+            if pool and not step:
+                errors["max_pool_stride"] = FieldError(
+                    f"{label} is missing: state it, {pool} for windows side by side, 1 for all."
+                )
+            elif step and not pool:
+                errors["max_pool_stride"] = FieldError(
+                    f"{label}={step} has no meaning without max_pool_kernel."
+                )
+        return values, errors
+
+    def input_shape(self, layout: str = "channels_last") -> tuple[int, ...]:
+        size, channels = self["input_size"], self["in_channels_list"][0]
+        return (*size, channels) if layout == "channels_last" else (channels, *size)
+
+    def create_blocks(self) -> list[Block]:
+        channels = self["in_channels_list"][1:]
+        blocks = []
+        for i, (features, rate) in enumerate(zip(channels, self["drop_out"], strict=False)):
+            blocks += present(
+                self.conv(features),
+                BatchNorm() if self["is_batch_norm"] else None,
+                self.activation_after(i),
+                self.pool(),
+                dropout(rate, whole_channels=True),
+            )
+        if not self["in_features_list"]:
+            return blocks
+        flat = self["in_features_list"][0]
+        return [*blocks, Flatten(), *dense_blocks(self, None if flat == AUTO else flat, norm=False)]
+
+    def conv(self, features: int) -> Block:
+        window = self["kernel_size"], self["stride"], self["padding"]
+        return Conv(features, *window, use_bias=self["bias"])
+
+    def pool(self) -> Block | None:
+        window = self["max_pool_kernel"]
+        return MaxPool(window, self["max_pool_stride"]) if window else None
+
+    def activation_after(self, layer: int) -> Block | None:
+        last = layer == len(self["in_channels_list"]) - 2 and not self["in_features_list"]
+        stated = last and "output_activation" in self.attributes
+        return self["output_activation" if stated else "activation"]
