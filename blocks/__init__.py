@@ -23,6 +23,7 @@ from blocks._files import from_json, load, load_params_file, save, save_params, 
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._lint import Lint, Lints, lint
+from blocks._listing import listing
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._params import count, init, select
 from blocks._parity import parity
@@ -187,6 +188,7 @@ __all__ = [
     "init",
     "initializers",
     "lint",
+    "listing",
     "load",
     "load_params",
     "load_params_file",

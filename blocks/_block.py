@@ -128,6 +128,12 @@ class Block(Config):
 
         return Summary(infer(self, input_shape, **options))
 
+    def listing(self, input_shape: Any, **options: Any) -> str:
+        """One numbered line for each module, as torch users print it; see `blocks.listing`."""
+        from blocks._listing import listing
+
+        return listing(self, input_shape, **options)
+
     def transpose(self, input_shape: Any, **options: Any) -> Any:
         """The decoder that mirrors this encoder; see `blocks.transpose`."""
         from blocks._transpose import transpose
