@@ -57,7 +57,7 @@ from blocks.activation import (
     TanhShrink,
 )
 from blocks.attention import MultiHeadAttention
-from blocks.builder import Builder, ConvBuilder, MLPBuilder
+from blocks.builder import Builder, ConvBuilder, MLPBuilder, output_size, transposed_size
 from blocks.combine import Parallel, Repeat, Residual, Sequential, Shared
 from blocks.composite import (
     MLP,
@@ -193,6 +193,7 @@ __all__ = [
     "load_params",
     "load_params_file",
     "lower",
+    "output_size",
     "params_of",
     "parity",
     "save",
@@ -201,5 +202,6 @@ __all__ = [
     "source",
     "to_json",
     "transpose",
+    "transposed_size",
     "validate",
 ]

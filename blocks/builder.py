@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self
 from blocks import _fields as fields
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, did_you_mean
+from blocks._infer import infer
 from blocks._validate import Validation, validate
 from blocks.activation import ReLU
 from blocks.combine import Sequential, a_block
-from blocks.conv import Conv
+from blocks.conv import Conv, ConvTranspose
 from blocks.linear import Dense
 from blocks.norm import BatchNorm
 from blocks.pool import MaxPool
@@ -23,7 +24,7 @@ AUTO = "auto"
 
 
 class Builder:
-    """A dictionary of attributes that becomes a network.
+    """A dictionary of attributes that becomes a network: what is wanted, apart from how it is made.
 
     Each attribute is checked and normalised by a function of the values before it, under its name
     in `keys`. A subclass that wants more freedom overrides `create_blocks`.
@@ -180,6 +181,62 @@ def rates(values: Any, label: str, value: Any) -> tuple[float, ...]:
 
 
 LISTS = ("in_channels_list", "in_features_list")
+
+
+def output_size(
+    input_size: Any, kernel_size: Any, padding: Any = 0, stride: Any = 1, dilation: Any = 1
+) -> tuple[int, ...]:
+    """The sizes that a convolution or a pool makes of an image.
+
+        floor((size + before + after - dilation * (kernel_size - 1) - 1) / stride) + 1
+
+    Args:
+        input_size: a tuple, such as (height, width).
+        kernel_size: an int, or one for each axis; so are stride and dilation.
+        padding: cells at both ends as an int or one for each axis, or as in `Conv`.
+
+    Raises:
+        ShapeError: if the kernel does not fit.
+
+    >>> output_size((32, 64), (3, 4), padding=(1, 1), stride=(1, 2))
+    (32, 32)
+    """
+    steps = {"stride": stride, "dilation": dilation}
+    return sizes_after(Conv, "output_size", input_size, kernel_size, padding, steps)
+
+
+def transposed_size(
+    input_size: Any,
+    kernel_size: Any,
+    padding: Any = 0,
+    stride: Any = 1,
+    dilation: Any = 1,
+    output_padding: Any = 0,
+) -> tuple[int, ...]:
+    """The sizes that a transposed convolution makes of an image; arguments as in `output_size`.
+
+        (size - 1) * stride - before - after + dilation * (kernel_size - 1) + 1 + output_padding
+
+    With output_padding = (size + before + after - dilation * (kernel_size - 1) - 1) mod stride, of
+    the sizes that went into `output_size`, these come back.
+
+    >>> transposed_size(output_size((28, 9), 3, 1, 2), 3, 1, 2, output_padding=(1, 0))
+    (28, 9)
+    """
+    steps = {"stride": stride, "dilation": dilation, "output_padding": output_padding}
+    return sizes_after(ConvTranspose, "transposed_size", input_size, kernel_size, padding, steps)
+
+
+def sizes_after(
+    kind: Any, label: str, size: Any, kernel_size: Any, padding: Any, steps: dict[str, Any]
+) -> tuple[int, ...]:
+    """The spatial sizes after a layer with these steps."""
+    values = {"input_size": image_size({}, f"{label}.input_size", size)}
+    kernel = each_axis(1)(values, f"{label}.kernel_size", kernel_size)
+    block = kind(1, kernel, padding=ends(values, f"{label}.padding", padding), **steps)
+    sizes: tuple[int, ...] = infer(block, (*values["input_size"], 1)).out_spec.spatial
+    return sizes
+
 
 COMMON = {
     "activation": fields.converted(optional(a_block), ReLU()),

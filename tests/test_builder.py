@@ -4,6 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import blocks as bl
 
@@ -358,3 +360,52 @@ def test_a_built_block_cannot_be_changed_behind_its_parameters():
     layer = bl.MLPBuilder(PERCEPTRON).build()[0]
     with pytest.raises(FrozenInstanceError):
         layer.features = 3
+
+
+# ---- sizes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "stride", "wanted"),
+    [
+        ((28, 28), 3, 1, 1, (28, 28)),
+        ((28, 28), 4, 1, 2, (14, 14)),
+        ((28, 28), 3, 0, 1, (26, 26)),
+        ((32, 64), (3, 4), (1, 1), (1, 2), (32, 32)),
+        ((28, 28), 2, 0, 1, (27, 27)),
+        ((28,), 3, 1, 2, (14,)),
+        ((8, 28, 27), 3, 1, 1, (8, 28, 27)),
+    ],
+)
+def test_output_sizes(size, kernel, padding, stride, wanted):
+    assert bl.output_size(size, kernel, padding, stride) == wanted
+
+
+def test_a_window_that_does_not_fit_has_no_output():
+    with pytest.raises(bl.ShapeError, match="kernel 4, but axis 0"):
+        bl.output_size((2,), 4, 0, 3)
+    with pytest.raises(bl.FieldError, match=r"output_size\.kernel_size must be"):
+        bl.output_size((28, 28), (3,))
+    with pytest.raises(bl.FieldError, match=r"transposed_size\.input_size must be"):
+        bl.transposed_size(28, 3)
+
+
+def test_stride_two_comes_back_with_one_cell_more():
+    assert bl.transposed_size((14,), 3, 1, 2) == (27,)
+    assert bl.transposed_size((14,), 3, 1, 2, output_padding=1) == (28,)
+    assert bl.transposed_size((16, 7), 4, 1, 2) == (32, 14)
+
+
+@given(*[st.integers(1, n) for n in (60, 5, 4, 3)], st.integers(0, 3))
+def test_sizes_are_counted_windows_and_come_back(size, kernel, stride, dilation, padding):
+    reach = dilation * (kernel - 1)
+    windows = [p for p in range(0, size + 2 * padding, stride) if p + reach < size + 2 * padding]
+    steps = {"padding": padding, "stride": stride, "dilation": dilation}
+    if not windows:
+        with pytest.raises(bl.ShapeError):
+            bl.output_size((size,), kernel, **steps)
+        return
+    made = bl.output_size((size,), kernel, **steps)
+    assert made == (len(windows),)
+    more = (size + 2 * padding - reach - 1) % stride
+    assert bl.transposed_size(made, kernel, **steps, output_padding=more) == (size,)
