@@ -12,7 +12,7 @@ from blocks._block import Block
 from blocks._errors import UnsupportedError, place
 from blocks._fold import links
 from blocks._models import as_node
-from blocks._spec import Node
+from blocks._spec import Node, Spec
 from blocks._stack import call_deep
 from blocks.activation import Activation, Softmax
 from blocks.combine import Residual, Sequential, Shared, a_block
@@ -48,8 +48,8 @@ def transpose(
     has the shape that it has in the encoder:
 
         Dense, Conv, ConvTranspose    Dense, ConvTranspose, Conv, with output_padding where needed
-        MaxPool, AvgPool, and such    Upsample, by a scale where the windows tile, else to the size
-        Upsample                      AvgPool where the scale is an int, else AdaptiveAvgPool
+        MaxPool, AvgPool, and such    Upsample, by a scale where that is an int, else to the size
+        Upsample                      AvgPool where its scale is an int, else AdaptiveAvgPool
         Flatten, Reshape              Reshape
         Permute, Rearrange            the other way round
         Pad, Crop                     Crop, Pad with zeros
@@ -247,21 +247,21 @@ def one(blocks: list[Block]) -> Block:
     return blocks[0] if len(blocks) == 1 else Sequential(*blocks)
 
 
-@mirror.register
-def _(form: WindowPool, node: Node) -> list[Block]:
+@mirror.register(WindowPool)
+@mirror.register(AdaptiveAvgPool)
+def _(form: Block, node: Node) -> list[Block]:
     known(node)
     x, y = node.in_spec, node.out_spec
     if x.spatial == y.spatial:
         return []
-    scaled = tuple(n * step for n, step in zip(y.spatial, form.stride, strict=True))
-    if form.stride == form.kernel_size and scaled == x.spatial:
-        return [Upsample(form.stride)]
-    return [Upsample(size=x.spatial)]
+    scale = ratio(x, y)
+    return [Upsample(scale) if scale else Upsample(size=x.spatial)]
 
 
-@mirror.register
-def _(form: AdaptiveAvgPool, node: Node) -> list[Block]:
-    return [Upsample(size=node.in_spec.spatial)]
+def ratio(large: Spec, small: Spec) -> tuple[int, ...] | None:
+    """How many cells of one are a cell of the other, if that is an int along each axis."""
+    sizes: Any = list(zip(large.spatial, small.spatial, strict=True))
+    return tuple(m // n for m, n in sizes) if all(m % n == 0 for m, n in sizes) else None
 
 
 @mirror.register
@@ -275,10 +275,8 @@ def _(form: GlobalPool, node: Node) -> list[Block]:
 @mirror.register
 def _(form: Upsample, node: Node) -> list[Block]:
     known(node)
-    sizes = list(zip(node.out_spec.spatial, node.in_spec.spatial, strict=True))
-    if all(new % old == 0 for new, old in sizes):
-        return [AvgPool(tuple(new // old for new, old in sizes))]
-    return [AdaptiveAvgPool(node.in_spec.spatial)]
+    scale = ratio(node.out_spec, node.in_spec)
+    return [AvgPool(scale) if scale else AdaptiveAvgPool(node.in_spec.spatial)]
 
 
 @mirror.register(Flatten)

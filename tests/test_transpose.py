@@ -256,10 +256,12 @@ def test_flatten_comes_back_before_the_norm_of_the_channels():
     ("pool", "mirror"),
     [
         (bl.MaxPool((2, 3)), bl.Upsample((2, 3))),
-        (bl.AvgPool((4, 3)), bl.Upsample(size=(10, 9))),  # a remainder
+        (bl.AvgPool((4, 3)), bl.Upsample((5, 3))),  # a remainder
+        (bl.AvgPool((3, 3)), bl.Upsample(size=(10, 9))),  # a remainder that is no multiple
         (bl.MaxPool((2, 2), 1), bl.Upsample(size=(10, 9))),  # overlapping
         (bl.MaxPool((3, 3), 2, "same"), bl.Upsample(size=(10, 9))),
-        (bl.AdaptiveAvgPool((3, 3)), bl.Upsample(size=(10, 9))),
+        (bl.AdaptiveAvgPool((4, 3)), bl.Upsample(size=(10, 9))),
+        (bl.AdaptiveAvgPool((2, 3)), bl.Upsample((5, 3))),
     ],
 )
 def test_pools_come_back(pool, mirror):
