@@ -87,6 +87,14 @@ def test_names_of_padding_are_kept_where_they_mean_the_same():
     assert bl.ConvTranspose(4, (4,), 2, "same").transpose((8, 2))[0].padding == "same"
 
 
+def test_cells_beyond_the_kernel_are_cut_off_first():
+    """Two cells of bias alone would be two windows more."""
+    net = bl.ConvTranspose(4, (1,), output_padding=2, dilation=3)
+    decoder = net.transpose((5, 2))
+    assert decoder == bl.Sequential(bl.Crop(((0, 2), (0, 0))), bl.Conv(2, (1,), dilation=3))
+    decoded(net, (5, 2))
+
+
 def test_use_bias_and_initialisers_are_kept_but_not_arrays():
     net = bl.Sequential(
         bl.Dense(3, use_bias=False, kernel_init="he_normal"),

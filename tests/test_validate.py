@@ -144,6 +144,12 @@ def test_tuples_where_tensors_are_wanted():
     assert places(bl.validate(net, (4,))) == [("1", "Sample")]
 
 
+def test_behind_a_merge_the_first_branch_goes_on():
+    merged = bl.Parallel(bl.Dense(2), bl.Dense(3), merge="add")
+    net = bl.Sequential(merged, bl.Dense(4, in_features=2))
+    assert places(bl.validate(net, (5,))) == [("0", "Parallel")]
+
+
 def test_one_name_for_two_shared_blocks():
     net = bl.Sequential(
         bl.Shared("tied", bl.Dense(3)), bl.Shared("tied", bl.Dense(4)), bl.Dense(2, in_features=5)
