@@ -49,6 +49,7 @@ def transpose(
 
         Dense, Conv, ConvTranspose    Dense, ConvTranspose, Conv, with output_padding where needed
         MaxPool, AvgPool, and such    Upsample, by a scale where that is an int, else to the size
+        GlobalAvgPool, GlobalMaxPool  Reshape, then Upsample to the size
         Upsample                      AvgPool where its scale is an int, else AdaptiveAvgPool
         Flatten, Reshape              Reshape
         Permute, Rearrange            the other way round
@@ -148,7 +149,8 @@ def resized(step: Node) -> list[Block]:
 
 def as_shared(step: Node, block: Block) -> Block:
     """The block under a name of the decoder's own if the encoder shares it."""
-    return Shared(f"{step.shared}_mirrored", block) if step.shared else block
+    tied = step.shared and step.param_specs()
+    return Shared(f"{step.shared}_mirrored", block) if tied else block
 
 
 def early(blocks: Iterable[Block]) -> list[Block]:

@@ -377,7 +377,7 @@ def test_a_shortcut_is_mirrored_too():
 
 def test_shared_layers_are_shared_with_each_other_alone():
     tied = bl.Shared("tied", bl.Dense(6))
-    net = bl.Sequential(tied, bl.ReLU(), tied, bl.Dense(2))
+    net = bl.Sequential(tied, bl.Shared("bent", bl.ReLU()), tied, bl.Dense(2))
     node = bl.infer(bl.autoencoder(net, (6,)), (6,))
     assert list(node.param_specs()) == [
         "encoder/0/kernel",
@@ -389,6 +389,13 @@ def test_shared_layers_are_shared_with_each_other_alone():
         "decoder/1/kernel",
         "decoder/1/bias",
     ]
+
+
+def test_shared_blocks_without_parameters_need_no_name():
+    pool = bl.Shared("pool", bl.MaxPool((2,)))
+    decoder = bl.Sequential(pool, bl.Conv(3, (2,)), pool).transpose((11, 2))
+    assert decoder[0] == bl.Upsample((2,))
+    assert decoder[2] == bl.Upsample(size=(11,))
 
 
 @pytest.mark.parametrize(
