@@ -313,7 +313,7 @@ CASES = [
         bl.AvgPool((2, 3, 1)),
         (5, 7, 4, 2),
         spatial=True,
-        padding=["same", ((1, 0), (0, 2), (0, 0))],
+        padding=["same", ((1, 0), (0, 2), (0, 0)), ((1, 1), (1, 1), (0, 0))],
     ),
     case("GlobalAvgPool", bl.GlobalAvgPool(), (5, 6, 4), spatial=True),
     case("GlobalAvgPool1d", bl.GlobalAvgPool(), (5, 4), spatial=True),
@@ -448,7 +448,7 @@ CASES = [
     ),
     case("Crop of a vector", bl.Crop(((1, 2),)), (6,)),
     case("Crop1d", bl.Crop(((1, 2), (0, 0))), (6, 3)),
-    case("Crop3d", bl.Crop(((1, 2), (0, 0), (1, 0), (0, 0))), (6, 3, 4, 2)),
+    case("Crop3d", bl.Crop(((1, 2), (0, 0), (1, 0), (0, 1))), (6, 3, 4, 2)),
     # pattern
     case(
         "Rearrange",

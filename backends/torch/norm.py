@@ -14,14 +14,15 @@ from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 def batch_norm(node: Node) -> Any:
     block = node.form
     rank = max(1, node.in_spec.rank - 1)
+    affine = block.use_scale or block.use_bias
     return call(
         f"BatchNorm{rank}d",
         node.in_spec.channels,
         eps=optional(block.epsilon, 1e-5),
         momentum=optional(round(1 - block.decay, 12), 0.1),
-        affine=optional(block.use_scale or block.use_bias, True),
-        bias=optional(block.use_bias, True),
-        scale=optional(block.use_scale, True),
+        affine=optional(affine, True),
+        bias=optional(block.use_bias or not affine, True),
+        scale=optional(block.use_scale or not affine, True),
     )
 
 

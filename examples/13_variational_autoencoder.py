@@ -4,12 +4,11 @@ A variational autoencoder (Kingma and Welling 2014) makes of an image the mean a
 code, draws a code, and makes an image of it. Its decoder runs through the shapes of its encoder in
 reverse order, which is what `transpose` does.
 
-    python examples/06_encoder_and_decoder.py torch keras
+Run `python examples/13_variational_autoencoder.py`; `--backend torch` shows one backend alone.
 """
 
-import sys
-
 import blocks as bl
+from _backends import chosen
 
 IMAGE, CODE = (3, 28, 28), 16
 LAYOUT = "channels_first"
@@ -53,7 +52,7 @@ by_hand = bl.Sequential(
 )
 
 if __name__ == "__main__":
-    backends = sys.argv[1:] or bl.backends()
+    backends = chosen()
     node = bl.infer(net, IMAGE, layout=LAYOUT)
     print(bl.listing(node, name="autoencoder"))
     print(f"\n{bl.count(node):,} parameters, {IMAGE} -> {node.out_spec.shape}")
