@@ -116,9 +116,12 @@ class Backend:
         raise NotImplementedError
 
     def trainer(
-        self, node: Node, model: Any, loss: Any, optimizer: Any
-    ) -> Callable[[np.ndarray, np.ndarray], float]:
-        """A function that makes one training step on a batch and returns the loss before it."""
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Callable[[Any, Any, float], float]:
+        """A function of inputs, targets and learning rate that makes one training step and returns
+        the loss before it. The loss is a word or a Custom block; `native` of the function, if it
+        has one, is the framework's optimiser or its state.
+        """
         raise NotImplementedError
 
     # Listings

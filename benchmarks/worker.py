@@ -197,7 +197,9 @@ def fitting(
     step = known.call("trainer", known.node, model, "cross_entropy", optimizer)
     rows = np.random.default_rng(0).permutation(len(y))
     return {
-        "training|fit|lowered": lambda: call_deep(known.levels, step, x[rows], y[rows]),
+        "training|fit|lowered": lambda: call_deep(
+            known.levels, step, x[rows], y[rows], LEARNING_RATE
+        ),
         "training|fit|by hand": lambda: own(x[rows], y[rows]),
     }
 

@@ -20,6 +20,8 @@ from blocks._errors import (
     UnsupportedError,
 )
 from blocks._files import from_json, load, load_params_file, save, save_params, to_json
+from blocks._evaluate import accuracy, evaluate
+from blocks._files import from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._lint import Lint, Lints, lint
@@ -31,6 +33,7 @@ from blocks._spec import Node, ParamSpec, Spec
 from blocks._train import SGD, History, accuracy, fit
 from blocks._transpose import autoencoder, transpose
 from blocks._validate import Validation, validate
+from blocks._train import EarlyStop, History, fit
 from blocks.activation import (
     CELU,
     ELU,
@@ -73,11 +76,14 @@ from blocks.composite import (
 from blocks.conv import Conv, ConvTranspose
 from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
+from blocks.loss import VAELoss
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.optimizer import SGD, Adam, AdamW
 from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 from blocks.regularisation import Dropout
+from blocks.schedule import CosineDecay, ExponentialDecay, PiecewiseConstant, StepDecay
 from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 from blocks.value import Constant, Identity, Parameter, Sample, Select
 
@@ -91,6 +97,8 @@ __all__ = [
     "SELU",
     "SGD",
     "Activation",
+    "Adam",
+    "AdamW",
     "AdaptiveAvgPool",
     "AvgPool",
     "BackendError",
@@ -106,13 +114,16 @@ __all__ = [
     "ConvBuilder",
     "ConvNormAct",
     "ConvTranspose",
+    "CosineDecay",
     "Crop",
     "Custom",
     "Dense",
     "DenseBlock",
     "Dropout",
+    "EarlyStop",
     "EinMix",
     "Embedding",
+    "ExponentialDecay",
     "FieldError",
     "FileError",
     "Flatten",
@@ -145,6 +156,7 @@ __all__ = [
     "ParamSpec",
     "Parameter",
     "Permute",
+    "PiecewiseConstant",
     "RMSNorm",
     "ReLU",
     "ReLU6",
@@ -168,6 +180,7 @@ __all__ = [
     "Softsign",
     "Spec",
     "SqueezeExcite",
+    "StepDecay",
     "Tanh",
     "TanhShrink",
     "TransformerDecoderLayer",
@@ -175,11 +188,13 @@ __all__ = [
     "UnsupportedError",
     "Upsample",
     "Validation",
+    "VAELoss",
     "accuracy",
     "apply",
     "autoencoder",
     "backends",
     "count",
+    "evaluate",
     "fit",
     "fold_batchnorm",
     "from_json",

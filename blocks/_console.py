@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,19 @@ def silenced() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def step_bar(
+    name: str, steps: int, console: Console | None = None
+) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar that is told the number of steps made and the loss."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn(f"{name:<6}"), BarColumn(), TextColumn("{task.fields[loss]:.4f}")
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task(name, total=steps, loss=0.0)
+        yield lambda step, loss: progress.update(task, completed=step, loss=loss)
 
 
 def sparkline(values: Any, width: int = 24) -> str:

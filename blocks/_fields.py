@@ -105,6 +105,17 @@ def flag(default: bool | None, *, optional: bool = False) -> Any:
     return converted(convert, default)
 
 
+def text(default: Any = REQUIRED) -> Any:
+    """A text."""
+
+    def convert(block: Any, label: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise refuse(label, "a text", value)
+        return value
+
+    return converted(convert, default)
+
+
 def choice(options: Sequence[str], default: Any = REQUIRED) -> Any:
     """One of a few words."""
 
@@ -128,6 +139,18 @@ def integers(default: Any = REQUIRED, *, low: int = 1, optional: bool = False) -
             rule = "a tuple of positive ints" if low == 1 else f"a tuple of ints of at least {low}"
             raise refuse(label, rule, value)
         return numbers
+
+    return converted(convert, default)
+
+
+def reals(default: Any = REQUIRED, *, low: float = -math.inf) -> Any:
+    """A tuple of finite numbers of at least `low`."""
+    number = real(low=low).metadata["convert"]
+
+    def convert(block: Any, label: str, value: Any) -> tuple[float, ...]:
+        if not is_sequence(value):
+            raise refuse(label, "a tuple of numbers", value)
+        return tuple(number(block, f"{label}[{i}]", v) for i, v in enumerate(value))
 
     return converted(convert, default)
 

@@ -16,19 +16,21 @@ from rich.console import Console
 
 from blocks._backends import installed, missing
 from blocks._block import Block
-from blocks._console import silenced, sparkline
+from blocks._console import silenced, sparkline, step_bar
 from blocks._errors import BackendError
+from blocks._evaluate import accuracy
 from blocks._infer import infer
 from blocks._models import lower
 from blocks._params import init
 from blocks._parity import parity
 from blocks._summary import Summary
-from blocks._train import SGD, History, accuracy, fit
+from blocks._train import History, fit
 from blocks.activation import SiLU
 from blocks.combine import Residual, Sequential
 from blocks.conv import Conv
 from blocks.linear import Dense
 from blocks.norm import BatchNorm
+from blocks.optimizer import SGD
 from blocks.pool import AvgPool, GlobalAvgPool
 
 INPUT = (8, 8, 1)
@@ -129,21 +131,17 @@ def demo(*, epochs: int = 8, plot: str | None = None) -> list[Run]:
 
 def train(console: Console, node: Any, data: Digits, name: str, epochs: int) -> Run:
     """Train on one backend, with a progress bar."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     model = lower(node, name, params=init(node, seed=0))
     batch_size = 64
     steps = epochs * -(-len(data.x) // batch_size)
-    columns = TextColumn(f"{name:<6}"), BarColumn(), TextColumn("{task.fields[loss]:.4f}")
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task(name, total=steps, loss=0.0)
+    with step_bar(name, steps, console) as advance:
         history = fit(
             model,
             (data.x, data.y),
             optimizer=SGD(0.02, momentum=0.9),
             epochs=epochs,
             batch_size=batch_size,
-            on_step=lambda step, loss: progress.update(task, completed=step, loss=loss),
+            on_step=advance,
         )
     return Run(name, history, accuracy(model, data.test_x, data.test_y))
 

@@ -20,19 +20,8 @@ from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.flax import modules, ops
 from backends.flax._common import module, rule
+from backends.flax._train import clipped, loss_of, native
 from blocks._spec import Node, aligned, floats, map_value, with_floats
-from blocks._train import SGD
-
-
-def cross_entropy(logits: Any, labels: Any) -> Any:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def mse(prediction: Any, target: Any) -> Any:
-    return jnp.mean((prediction - target) ** 2)
-
-
-LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": cross_entropy, "mse": mse}
 
 
 class FlaxBackend(Backend):
@@ -135,41 +124,50 @@ class FlaxBackend(Backend):
             }
 
     def trainer(
-        self, node: Node, model: Any, loss: str, optimizer: SGD
-    ) -> Callable[[np.ndarray, np.ndarray], float]:
-        compute = LOSSES[loss]
-        rule = optax.sgd(
-            optimizer.learning_rate,
-            momentum=optimizer.momentum or None,
-            nesterov=optimizer.nesterov,
-        )
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Callable[[Any, Any, float], float]:
+        return Trainer(node, model, loss_of(loss), partial(native, optimizer), clip_norm)
+
+
+class Trainer:
+    """Makes steps; `native` is the state of optax's optimiser."""
+
+    def __init__(
+        self,
+        node: Node,
+        model: Any,
+        loss: Callable[[Any, Any], Any],
+        rule: Callable[[Any], Any],
+        clip_norm: float | None,
+    ):
+        self.node = node
         with precision(node.dtype):
             graph, weights, rest = nnx.split(model, nnx.Param, ...)
             mode = in_mode(graph, nnx.merge_state(weights, rest), training=True)
-            trained, held = Variables(model, weights), Variables(model, rest)
-            moments = rule.init(trained.values())
+            self.trained, self.held = Variables(model, weights), Variables(model, rest)
+            self.native = clipped(rule(0.0), clip_norm).init(self.trained.values())
 
         @compiled
-        def train(weights: Any, rest: Any, moments: Any, x: Any, y: Any) -> Any:
+        def train(weights: Any, rest: Any, native: Any, x: Any, y: Any, rate: Any) -> Any:
             def value(weights: Any) -> Any:
-                inner = nnx.merge(mode.graph, trained.state(weights), held.state(rest), copy=True)
-                found = compute(call_model(inner, x), y)
+                state = self.trained.state(weights), self.held.state(rest)
+                inner = nnx.merge(mode.graph, *state, copy=True)
+                found = loss(call_model(inner, x), y)
                 return found, jax.tree.leaves(nnx.split(inner, nnx.Param, ...)[2])
 
             (found, rest), grads = jax.value_and_grad(value, has_aux=True)(weights)
-            steps, moments = rule.update(grads, moments, weights)
-            return found, optax.apply_updates(weights, steps), rest, moments
+            steps, native = clipped(rule(rate), clip_norm).update(grads, native, weights)
+            return found, optax.apply_updates(weights, steps), rest, native
 
-        def step(x: np.ndarray, y: np.ndarray) -> float:
-            nonlocal moments
-            with precision(node.dtype):
-                now = trained.values(), held.values()
-                found, weights, rest, moments = train(*now, moments, x, y)
-                trained.set(weights)
-                held.set(rest)
-                return float(found)
+        self.train = train
 
-        return step
+    def __call__(self, x: Any, y: Any, rate: float) -> float:
+        with precision(self.node.dtype):
+            now = self.trained.values(), self.held.values(), self.native
+            found, weights, rest, self.native = self.train(*now, x, y, rate)
+            self.trained.set(weights)
+            self.held.set(rest)
+            return float(found)
 
 
 class Variables:

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -20,10 +19,10 @@ from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
+from backends.keras._train import Training, exact, loss_of, native
 from blocks._errors import UnsupportedError
 from blocks._spec import Node, aligned, array_dtype, is_float, map_value
 from blocks._stack import call_deep, run
-from blocks._train import SGD
 from blocks.custom import Custom
 
 
@@ -120,36 +119,40 @@ class KerasBackend(Backend):
             return inputs, dict(zip(variables, arrays, strict=True))
 
     def trainer(
-        self, node: Node, model: Any, loss: str, optimizer: SGD
-    ) -> Callable[[np.ndarray, np.ndarray], float]:
-        dtype = node.dtype
-        with self.engine.precision(dtype), policy(node):
-            native = keras.optimizers.SGD(
-                optimizer.learning_rate,
-                # TensorFlow would round a Python float to float32
-                momentum=np.float64(optimizer.momentum),
-                nesterov=optimizer.nesterov,
-            )
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Callable[[Any, Any, float], float]:
+        return Trainer(self.engine, node, model, loss, optimizer, clip_norm)
+
+
+class Trainer:
+    """Makes steps."""
+
+    def __init__(
+        self,
+        engine: Any,
+        node: Node,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        clip_norm: float | None,
+    ):
+        self.engine, self.node, self.rate = engine, node, optimizer.rate(0)
+        # a Custom block may branch on values, which a graph cannot
+        eager = isinstance(loss, Custom) or any(isinstance(n.form, Custom) for n in node.walk())
+        clip = {} if clip_norm is None else {"global_clipnorm": clip_norm}
+        with engine.precision(node.dtype), policy(node):
+            ends = model.input, model.output
+            self.training = call_deep(len(model.layers), Training, *ends)
+            self.training.objective = loss_of(loss, node.param_dtype)
+            self.native = native(optimizer, self.rate, exact(node.param_dtype), **clip)
             # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
-            options = {"optimizer": native, "auto_scale_loss": False}
-            # a Custom block may branch on values, which a graph cannot
-            eager = any(isinstance(n.form, Custom) for n in node.walk())
-            model.compile(loss=LOSSES[loss](dtype=node.param_dtype), run_eagerly=eager, **options)
-            # which builds the loss; under JAX, Keras would trace the whole model for that
-            y = np.zeros((1, *(n or 1 for n in node.out_spec.shape)), node.param_dtype)
-            model.compute_loss(y=y[:, 0] if loss == "cross_entropy" else y, y_pred=y)
+            self.training.compile(self.native, run_eagerly=eager, auto_scale_loss=False)
 
-        def step(x: np.ndarray, y: np.ndarray) -> float:
-            with self.engine.precision(dtype), policy(node):
-                return float(model.train_on_batch(x, y))
-
-        return step
-
-
-LOSSES: dict[str, Callable[..., Any]] = {
-    "cross_entropy": partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
-    "mse": keras.losses.MeanSquaredError,
-}
+    def __call__(self, x: Any, y: Any, rate: float) -> float:
+        with self.engine.precision(self.node.dtype), policy(self.node):
+            if rate != self.rate:
+                self.native.learning_rate = self.rate = rate
+            return float(self.training.train_on_batch(x, y))
 
 
 def inputs_of(program: Program) -> Any:

@@ -23,6 +23,12 @@ class TensorFlow:
             return tf.convert_to_tensor(array)  # DLPack knows no bfloat16 of NumPy's
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
+    def whole(self, gradient: Any) -> Any:
+        """A gradient as one array: that of an embedding is a list of rows."""
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+
     def gradients(
         self, model: Any, x: Any, cotangent: Any, training: bool, variables: list[Any]
     ) -> tuple[Any, list[Any]]:
@@ -38,13 +44,15 @@ class TensorFlow:
             tf.cast(c, like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)
         ]
         grads = tape.gradient(leaves(y), wanted, seeds, tf.UnconnectedGradients.ZERO)
-        # that of an embedding is a list of rows
-        grads = [tf.convert_to_tensor(grad) for grad in grads]
+        grads = list(map(self.whole, grads))
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
 class Torch:
     """Gradients by autograd."""
+
+    def whole(self, gradient: Any) -> Any:
+        return gradient
 
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -69,6 +77,9 @@ class Torch:
 
 class Jax:
     """Gradients by a transformation of Keras's stateless call."""
+
+    def whole(self, gradient: Any) -> Any:
+        return gradient
 
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         import jax

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,32 +13,8 @@ from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.numpy import modules
 from backends.numpy._common import rule
+from backends.numpy._train import Update, clip, loss_of, native
 from blocks._spec import Node, half, is_float, leaves, map_value
-from blocks._train import SGD
-
-# Losses: the mean over the batch, and its gradient for the prediction.
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean of -log softmax(logits)[label]."""
-    rows = np.arange(len(labels))
-    shifted = logits - logits.max(-1, keepdims=True)
-    logp = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    gradient = np.exp(logp)
-    gradient[rows, labels] -= 1
-    return float(-logp[rows, labels].mean()), gradient / len(labels)
-
-
-def mse(prediction: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean of (prediction - target)^2 over all elements."""
-    error = prediction - target
-    return float((error**2).mean()), 2 * error / error.size
-
-
-LOSSES: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-}
 
 
 class Variable(NamedTuple):
@@ -127,25 +104,34 @@ class NumpyBackend(Backend):
             path: layer.grads[name] for path, (layer, _, name) in found.items()
         }
 
+    def loss(self, loss: Any) -> Callable[[Any, Any], tuple[float, Any]]:
+        """A loss as a function of outputs and target, which returns its gradient too."""
+        return loss_of(loss)
+
     def trainer(
-        self, node: Node, model: Any, loss: str, optimizer: SGD
-    ) -> Callable[[np.ndarray, np.ndarray], float]:
-        compute = LOSSES[loss]
-        velocity = [np.zeros_like(value) for value, _ in model.param()]
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Callable[[Any, Any, float], float]:
+        return Trainer(model, loss_of(loss), native(optimizer, model.param()), clip_norm)
 
-        def step(x: np.ndarray, y: np.ndarray) -> float:
-            model.zero_grad()
-            value, gradient = compute(model(map_value(widened, x), training=True), y)
-            model.backward(gradient)
-            for (w, g), v in zip(model.param(), velocity, strict=True):
-                v *= optimizer.momentum
-                v += g
-                w -= optimizer.learning_rate * (
-                    g + optimizer.momentum * v if optimizer.nesterov else v
-                )
-            return value
 
-        return step
+@dataclass(frozen=True)
+class Trainer:
+    """Makes steps."""
+
+    model: Any
+    loss: Callable[[Any, Any], tuple[float, Any]]
+    native: Update
+    clip_norm: float | None
+
+    def __call__(self, x: Any, y: Any, rate: float) -> float:
+        self.model.zero_grad()
+        value, gradient = self.loss(self.model(map_value(widened, x), training=True), y)
+        self.model.backward(gradient)
+        params = self.model.param()
+        if self.clip_norm is not None:
+            clip(params, self.clip_norm)
+        self.native(params, rate)
+        return value
 
 
 def widened(array: np.ndarray) -> np.ndarray:

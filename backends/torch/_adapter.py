@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -18,13 +17,8 @@ from backends._backend import Backend
 from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
+from backends.torch._train import clip, loss_of, native
 from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
-from blocks._train import SGD
-
-LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "cross_entropy": F.cross_entropy,
-    "mse": F.mse_loss,
-}
 
 
 class TorchBackend(Backend):
@@ -112,26 +106,32 @@ class TorchBackend(Backend):
         return arrays[: len(tracked)], dict(zip(weights, arrays[len(tracked) :], strict=True))
 
     def trainer(
-        self, node: Node, model: Any, loss: str, optimizer: SGD
-    ) -> Callable[[np.ndarray, np.ndarray], float]:
-        compute = LOSSES[loss]
-        native = torch.optim.SGD(
-            model.parameters(),
-            lr=optimizer.learning_rate,
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-        )
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Callable[[Any, Any, float], float]:
+        return Trainer(node, model, loss, optimizer, clip_norm)
 
-        def step(x: np.ndarray, y: np.ndarray) -> float:
-            with mode(model, training=True):
-                native.zero_grad()
-                with autocast(node, model):
-                    value = compute(model(to_tensors(model, x)), to_tensors(model, y))
-                value.backward()
-                native.step()
-            return value.item()
 
-        return step
+class Trainer:
+    """Makes steps."""
+
+    def __init__(self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None):
+        self.node, self.model, self.clip_norm = node, model, clip_norm
+        self.loss = loss_of(loss)
+        self.native = native(optimizer, model.parameters(), optimizer.rate(0))
+
+    def __call__(self, x: Any, y: Any, rate: float) -> float:
+        model, optimizer = self.model, self.native
+        with mode(model, training=True):
+            optimizer.zero_grad()
+            with autocast(self.node, model):
+                value = self.loss(model(to_tensors(model, x)), to_tensors(model, y))
+            value.backward()
+            if self.clip_norm is not None:
+                clip(model.parameters(), self.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        return value.item()
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""How flax models are trained: losses and optimisers of optax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, singledispatch
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from backends.flax.custom import OPS
+from blocks.loss import custom_loss
+from blocks.optimizer import SGD, Adam, AdamW, Optimizer
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def mse(outputs: Any, target: Any) -> Any:
+    return jnp.mean((outputs - target) ** 2)
+
+
+def mae(outputs: Any, target: Any) -> Any:
+    return jnp.mean(jnp.abs(outputs - target))
+
+
+def binary_cross_entropy(logits: Any, target: Any) -> Any:
+    return optax.sigmoid_binary_cross_entropy(logits, target).mean()
+
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+    "mae": mae,
+    "binary_cross_entropy": binary_cross_entropy,
+}
+
+
+def loss_of(loss: Any) -> Callable[[Any, Any], Any]:
+    return LOSSES[loss] if isinstance(loss, str) else partial(custom_loss, loss, OPS)
+
+
+@singledispatch
+def native(optimizer: Optimizer, rate: Any) -> optax.GradientTransformation:
+    """optax's own optimiser at one learning rate: its state is the same at all of them."""
+    raise NotImplementedError
+
+
+@native.register
+def _(optimizer: SGD, rate: Any) -> optax.GradientTransformation:
+    descent = optax.sgd(rate, optimizer.momentum or None, optimizer.nesterov)
+    return optax.chain(optax.add_decayed_weights(optimizer.weight_decay), descent)
+
+
+@native.register
+def _(optimizer: Adam, rate: Any) -> optax.GradientTransformation:
+    return optax.adam(rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+
+
+@native.register
+def _(optimizer: AdamW, rate: Any) -> optax.GradientTransformation:
+    betas = optimizer.beta1, optimizer.beta2
+    return optax.adamw(rate, *betas, optimizer.epsilon, weight_decay=optimizer.weight_decay)
+
+
+def clipped(rule: optax.GradientTransformation, limit: float | None) -> Any:
+    """The rule on gradients whose norm, of all together, is at most the limit."""
+    return rule if limit is None else optax.chain(optax.clip_by_global_norm(limit), rule)

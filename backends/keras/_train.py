@@ -1,0 +1,148 @@
+"""How keras models are trained: Keras's own losses, and its optimisers where they are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, singledispatch
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from backends.keras._engine import ENGINES
+from backends.keras.custom import OPS
+from blocks.loss import custom_loss
+from blocks.optimizer import SGD, Adam, AdamW, Optimizer
+from blocks.schedule import Schedule
+
+
+class Training(keras.Model):  # type: ignore[misc]  # it has no types
+    """The graph and the layers of a model, with a loss of all its outputs together.
+
+    It is this that is compiled: the model itself is left as its owner compiled it, and is saved
+    without an optimiser that Keras alone would not know.
+    """
+
+    objective: Callable[[Any, Any], Any]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
+        return self.objective(y_pred, y)
+
+
+def cross_entropy(loss: Any, logits: Any, labels: Any) -> Any:
+    """All positions in one axis: Keras takes a last axis of size 1 for one that is left over."""
+    return loss(ops.reshape(labels, (-1,)), ops.reshape(logits, (-1, logits.shape[-1])))
+
+
+def elementwise(loss: Any, outputs: Any, target: Any) -> Any:
+    return loss(target, outputs)
+
+
+LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "cross_entropy": (
+        cross_entropy,
+        partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
+    ),
+    "mse": (elementwise, keras.losses.MeanSquaredError),
+    "mae": (elementwise, keras.losses.MeanAbsoluteError),
+    "binary_cross_entropy": (
+        elementwise,
+        partial(keras.losses.BinaryCrossentropy, from_logits=True),
+    ),
+}
+
+
+def loss_of(loss: Any, dtype: str) -> Callable[[Any, Any], Any]:
+    if not isinstance(loss, str):
+        return partial(custom_loss, loss, OPS)
+    call, made = LOSSES[loss]
+    return partial(call, made(dtype=dtype))
+
+
+class Whole:
+    """Gradients of embeddings as whole arrays.
+
+    TensorFlow gives them row by row. Keras would square each row by itself, also where an id was
+    used several times and its rows should be added first.
+    """
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        whole = ENGINES[keras.backend.backend()].whole
+        super().apply([g if g is None else whole(g) for g in grads], trainable_variables)  # type: ignore[misc]
+
+
+class Descent(Whole, keras.optimizers.SGD):  # type: ignore[misc]  # it has no types
+    """SGD whose velocity is free of the learning rate, and whose weight decay is in the gradient.
+
+    Keras keeps the rate in the velocity, where old gradients keep the old rate, and takes decay
+    from the parameter.
+    """
+
+    def __init__(self, learning_rate: float, decay: float, **options: Any):
+        super().__init__(learning_rate, **options)
+        self.decay = decay
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate, momentum, decay = (
+            ops.cast(number, variable.dtype)
+            for number in (learning_rate, self.momentum, self.decay)
+        )
+        step = gradient = ops.cast(gradient, variable.dtype) + decay * variable
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            self.assign(velocity, momentum * velocity + gradient)
+            step = gradient + momentum * velocity if self.nesterov else velocity
+        self.assign_sub(variable, rate * step)
+
+
+class Moments(Whole, keras.optimizers.Adam):  # type: ignore[misc]  # it has no types
+    """Adam whose epsilon is added to the corrected root.
+
+    Keras adds it before the correction, which makes it 1 / sqrt(1 - beta_2^t) times as large: 32
+    times at the first step.
+    """
+
+    @property
+    def epsilon(self) -> Any:
+        dtype = self.learning_rate.dtype
+        kept = ops.power(ops.cast(self.beta_2, dtype), ops.cast(self.iterations + 1, dtype))
+        return ops.cast(self.stated, dtype) * ops.sqrt(1 - kept)
+
+    @epsilon.setter
+    def epsilon(self, stated: float) -> None:
+        self.stated = stated
+
+
+@singledispatch
+def native(optimizer: Optimizer, rate: float, number: Callable[[float], Any], **clip: Any) -> Any:
+    """Keras's own optimiser; the rate is set before a step where it changes.
+
+    `number` makes what Keras does not round: TensorFlow would turn a Python float into a float32.
+    """
+    raise NotImplementedError
+
+
+@native.register
+def _(optimizer: SGD, rate: float, number: Callable[[float], Any], **clip: Any) -> Any:
+    options = {"momentum": number(optimizer.momentum), "nesterov": optimizer.nesterov, **clip}
+    moving = optimizer.momentum and isinstance(optimizer.learning_rate, Schedule)
+    if moving or optimizer.weight_decay or clip:
+        return Descent(rate, number(optimizer.weight_decay), **options)
+    return keras.optimizers.SGD(rate, **options)
+
+
+@native.register
+def _(optimizer: Adam, rate: float, number: Callable[[float], Any], **clip: Any) -> Any:
+    return Moments(
+        rate,
+        number(optimizer.beta1),
+        number(optimizer.beta2),
+        number(optimizer.epsilon),
+        weight_decay=number(optimizer.weight_decay) if isinstance(optimizer, AdamW) else None,
+        **clip,
+    )
+
+
+def exact(dtype: str) -> Callable[[float], Any]:
+    return np.float64 if dtype == "float64" else float

@@ -1,0 +1,76 @@
+"""How torch models are trained: torch's own losses and optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial, singledispatch
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from backends.torch.custom import OPS
+from blocks.loss import custom_loss
+from blocks.optimizer import SGD, Adam, AdamW, Optimizer
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """torch has the classes in axis 1."""
+    return F.cross_entropy(logits.movedim(-1, 1), labels)
+
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+}
+
+
+def loss_of(loss: Any) -> Callable[[Any, Any], torch.Tensor]:
+    return LOSSES[loss] if isinstance(loss, str) else partial(custom_loss, loss, OPS)
+
+
+@singledispatch
+def native(
+    optimizer: Optimizer, params: Iterable[torch.Tensor], rate: float
+) -> torch.optim.Optimizer:
+    """torch's own optimiser; the rate is set before every step."""
+    raise NotImplementedError
+
+
+@native.register
+def _(optimizer: SGD, params: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        params,
+        lr=rate,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        weight_decay=optimizer.weight_decay,
+    )
+
+
+@native.register
+def _(optimizer: Adam, params: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, **adam(optimizer, rate))
+
+
+@native.register
+def _(optimizer: AdamW, params: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, **adam(optimizer, rate), weight_decay=optimizer.weight_decay)
+
+
+def adam(optimizer: Adam, rate: float) -> dict[str, Any]:
+    betas = optimizer.beta1, optimizer.beta2
+    return {"lr": rate, "betas": betas, "eps": optimizer.epsilon}
+
+
+def clip(params: Iterable[torch.Tensor], limit: float) -> None:
+    """Scale all gradients so that their norm is at most the limit.
+
+    torch's clip_grad_norm_ divides by the norm plus 1e-6.
+    """
+    grads = [param.grad for param in params if param.grad is not None]
+    scale = limit / torch.nn.utils.get_total_norm(grads).clamp(min=limit)
+    for grad in grads:
+        grad.mul_(scale)
