@@ -15,8 +15,8 @@ from blocks.optimizer import SGD, Adam, AdamW, Optimizer
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """torch has the classes in axis 1."""
-    return F.cross_entropy(logits.movedim(-1, 1), labels)
+    """torch has the classes in axis 1, which is the last one where there are no positions."""
+    return F.cross_entropy(logits if logits.ndim == 2 else logits.movedim(-1, 1), labels)
 
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
