@@ -37,6 +37,8 @@ class Data:
             raise ShapeError(
                 f"fit needs one target for each input, got {len(leaves(x)[0])} and {examples[0]}."
             )
+        if not examples[0]:
+            raise ShapeError(f"{who} has no examples.")
         return cls(x, y)
 
     def __len__(self) -> int:
@@ -64,6 +66,8 @@ def check_loss(loss: Any, metrics: Any) -> tuple[str, ...]:
     """The names of the metrics; refuse what is no loss or no metric."""
     if not isinstance(loss, Custom):
         check_word("loss", loss, LOSSES)
+    if not isinstance(metrics, Iterable):
+        raise FieldError(f"metrics must be names such as 'accuracy', got {metrics!r}.")
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for name in names:
         check_word("a metric", name, METRICS)

@@ -847,6 +847,13 @@ CASES = [
     case("Custom that makes a tuple", Moments(), (5, 3), spread="var", power=1),
     case("Custom with helpers", Positions(), (5, 3), base=7.0, offsets=(0.25,)),
     case(
+        "VAELoss",
+        bl.VAELoss(),
+        ((5,), (3,), (3,), (5,)),
+        beta=0.5,
+        reconstruction="binary_cross_entropy",
+    ),
+    case(
         "Custom in a network",
         bl.Sequential(
             bl.Conv(3, (2, 2)),
