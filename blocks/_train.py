@@ -211,7 +211,8 @@ def check_early_stop(early_stop: Any, metrics: tuple[str, ...], validated: bool)
     if validated:
         columns += [f"validation_{name}" for name in columns]
     if early_stop.metric not in columns:
-        hint = " Give validation=(inputs, targets)." if not validated else ""
+        missing = early_stop.metric.startswith("validation_") and not validated
+        hint = " Give validation=(inputs, targets)." if missing else ""
         raise FieldError(
             f"EarlyStop.metric={early_stop.metric!r} is no column of the table of epochs, which "
             f"has {', '.join(map(repr, columns))}.{did_you_mean(early_stop.metric, columns)}{hint}"

@@ -74,6 +74,8 @@ KINKS = "test_parity.py::test_gradients_at_kinks"
 TIES = "test_parity.py::test_the_first_of_equal_numbers_gets_the_gradient"
 FAR = "test_parity.py::test_norms_keep_their_digits_at_a_large_offset"
 CURVES = "test_train.py::test_curves_agree"
+STEPS = "test_optimizers.py::test_three_steps_are_those_of_the_formula"
+LONG = "test_optimizers.py::test_curves_agree_over_200_steps"
 DROPS = "test_train.py::test_dropout_drops_in_training_and_scales_what_is_left"
 
 SAME = (0.0, 0.0, 0.0)
@@ -1335,10 +1337,10 @@ DIFFERENCES = [
         torch="old steps get the new rate",
         keras="old steps keep the old rate",
         flax="old steps get the new rate",
-        here="the rate does not change",
+        here="old steps get the new rate",
         measured=(0.0, 0.4, 0.0),
         of="weight after 4 steps, the rate a tenth after 2",
-        caught=CURVES,
+        caught=STEPS,
     ),
     Difference(
         "SGD",
@@ -1346,10 +1348,50 @@ DIFFERENCES = [
         torch="in the gradient, so that momentum sees it: `SGD(weight_decay=0)`",
         keras="on the weight alone: `SGD(weight_decay=None)`",
         flax="optax.add_decayed_weights: as torch",
-        here="none",
+        here="as torch: `SGD(weight_decay=0.0)`",
         measured=(0.0, 0.3, 0.0),
         of="weight after 8 steps, from torch's",
-        caught=CURVES,
+        caught=STEPS,
+    ),
+    Difference(
+        "Adam",
+        "epsilon",
+        torch="`Adam(eps=1e-8)`",
+        keras="`Adam(epsilon=1e-7)`",
+        flax="`adam(eps=1e-8)`",
+        here="`Adam(epsilon=1e-8)`",
+        caught=STEPS,
+    ),
+    Difference(
+        "Adam",
+        "place of epsilon",
+        torch="added to the root of the corrected square",
+        keras="added before the correction, so that it counts for 1/√(1 - beta2^t) of itself",
+        flax="as torch",
+        here="as torch",
+        measured=(0.0, 0.09, 0.0),
+        of="weight after 8 steps, epsilon 0.5, beta2 0.75",
+        caught=STEPS,
+    ),
+    Difference(
+        "Adam",
+        "id used again in a batch",
+        torch="gradients of its row are added, then squared",
+        keras="under TensorFlow each is squared by itself",
+        flax="as torch",
+        here="as torch",
+        measured=(1.0, 2.0, 1.0),
+        of="first step of a row used four times, in learning rates",
+        caught="test_optimizers.py::test_any_parameters_train_alike",
+    ),
+    Difference(
+        "AdamW",
+        "weight decay",
+        torch="`AdamW(weight_decay=1e-2)`, of all parameters",
+        keras="`AdamW(weight_decay=0.004)`, of all parameters",
+        flax="`adamw(weight_decay=1e-4)`, of all parameters",
+        here="`AdamW(weight_decay=0.01)`, of all parameters",
+        caught=STEPS,
     ),
     Difference(
         "fit",
@@ -1383,5 +1425,38 @@ DIFFERENCES = [
         measured=(0.0, 0.0, 0.5),
         of="loss (the mean of optax's)",
         caught=CURVES,
+    ),
+    Difference(
+        "fit",
+        "mean absolute error of 0",
+        torch="`L1Loss(reduction='mean')`",
+        keras="`MeanAbsoluteError(reduction='sum_over_batch_size')`; under JAX as jnp.abs",
+        flax="jnp.abs",
+        here="the mean over all elements; gradient 0",
+        measured=(0.0, 0.0, 1.0),
+        of="gradient of |0|",
+        caught="test_losses.py::test_the_gradient_of_mae_at_its_kink_is_0",
+    ),
+    Difference(
+        "fit",
+        "binary cross-entropy, far off",
+        torch="BCEWithLogitsLoss takes logits; BCELoss takes probabilities, at most 100",
+        keras="takes probabilities and cuts them at 1e-7: `BinaryCrossentropy(from_logits=False)`",
+        flax="optax: takes logits",
+        here="takes logits",
+        measured=(0.0, 0.5, 0.0),
+        of="loss of target 1 for a logit of -30, or its sigmoid",
+        caught="test_losses.py::test_logits_may_be_large",
+    ),
+    Difference(
+        "fit",
+        "clipping by the norm",
+        torch="clip_grad_norm_ of all gradients, which divides by the norm + 1e-6",
+        keras="clipnorm of each by itself; global_clipnorm of all",
+        flax="optax.clip_by_global_norm of all",
+        here="clip_norm of all, exactly",
+        measured=(0.02, 0.7, 0.0),
+        of="two gradients of norm 5e-5 in all, clipped to 1e-5; Keras's clipnorm",
+        caught="test_optimizers.py::test_torchs_own_clipping_is_another_one",
     ),
 ]

@@ -1722,6 +1722,46 @@ def _():
     return off(found, found[0])
 
 
+@measures("Adam", "place of epsilon")
+def _():
+    found = descend(
+        (
+            partial(torch.optim.Adam, lr=0.1, betas=(0.9, 0.75), eps=0.5),
+            partial(keras.optimizers.Adam, 0.1, 0.9, 0.75, epsilon=0.5),
+            partial(optax.adam, b2=0.75, eps=0.5),
+        )
+    )
+    w, m, v = 1.0, 0.0, 0.0
+    for t in range(1, 9):
+        m, v = 0.9 * m + 0.1 * w, 0.75 * v + 0.25 * w**2
+        w -= 0.1 * m / (1 - 0.9**t) / ((v / (1 - 0.75**t)) ** 0.5 + 0.5)
+    return off(found, w)
+
+
+@measures("Adam", "id used again in a batch")
+def _():
+    """Four times, in fact, each with the gradient 1."""
+    import tensorflow as tf
+
+    ids = np.array([1, 1, 1, 1])
+    of_torch, of_keras = nn.Embedding(3, 1), layers.Embedding(3, 1)
+    before = array(of_torch.weight).copy()
+    of_torch(tensor(ids)).sum().backward()
+    torch.optim.Adam(of_torch.parameters(), lr=1.0).step()
+    by_torch = before - array(of_torch.weight)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(of_keras(ids))
+    before = array(of_keras.embeddings).copy()
+    variables = of_keras.trainable_variables
+    rows = tape.gradient(total, [v.value for v in variables])
+    keras.optimizers.Adam(1.0).apply(rows, variables)
+    by_keras = before - array(of_keras.embeddings)
+    grads = jax.grad(lambda table: table[ids].sum())(jnp.zeros((3, 1)))
+    rule = optax.adam(1.0)
+    by_flax = -array(rule.update(grads, rule.init(grads))[0])
+    return tuple(float(step[1, 0]) for step in (by_torch, by_keras, by_flax))
+
+
 LOGITS, LABELS = draw(4, 3), np.array([0, 2, 1, 2])
 
 
@@ -1760,3 +1800,45 @@ def _():
         optax.l2_loss(x, y).mean(),
     )
     return off(map(float, found), ((x - y) ** 2).mean())
+
+
+@measures("fit", "mean absolute error of 0")
+def _():
+    import tensorflow as tf
+
+    zero = torch.zeros(1, requires_grad=True)
+    nn.L1Loss()(zero, torch.zeros(1)).backward()
+    x = tf.Variable([0.0])
+    with tf.GradientTape() as tape:
+        y = keras.losses.MeanAbsoluteError()(np.zeros(1, np.float32), x)
+    by_keras = tape.gradient(y, x)
+    found = zero.grad, by_keras, jax.grad(lambda x: jnp.abs(x).mean())(jnp.zeros(1))
+    return tuple(float(array(g)[0]) for g in found)
+
+
+@measures("fit", "binary cross-entropy, far off")
+def _():
+    logit, target = np.full((1, 1), -30, np.float32), np.ones((1, 1), np.float32)
+    found = (
+        nn.BCEWithLogitsLoss()(tensor(logit), tensor(target)),
+        keras.losses.BinaryCrossentropy()(target, 1 / (1 + np.exp(-logit))),
+        optax.sigmoid_binary_cross_entropy(logit, target).mean(),
+    )
+    return off(map(float, found), 30)
+
+
+@measures("fit", "clipping by the norm")
+def _():
+    """The first of the two after it."""
+    given = np.float32([3e-5]), np.float32([4e-5])
+    weights = [torch.zeros(1) for _ in given]
+    for weight, g in zip(weights, given, strict=True):
+        weight.grad = tensor(g.copy())
+    nn.utils.clip_grad_norm_(weights, 1e-5)
+    variables = [keras.Variable([0.0]) for _ in given]
+    keras.optimizers.SGD(1.0, clipnorm=1e-5).apply(
+        [*map(keras.ops.convert_to_tensor, given)], variables
+    )
+    by_flax = optax.clip_by_global_norm(1e-5).update(given, optax.EmptyState())[0]
+    found = weights[0].grad, -array(variables[0]), by_flax[0]
+    return off((float(array(g)[0]) for g in found), 0.6e-5)

@@ -5,6 +5,7 @@ import pytest
 
 import blocks as bl
 from blocks._train import batches
+from conftest import need
 
 NET = bl.Sequential(
     bl.Conv(4, (3, 2), padding="same"),
@@ -121,3 +122,165 @@ def test_the_progress_is_reported():
         on_step=lambda step, loss: seen.append((step, loss)),
     )
     assert seen == list(enumerate(history.losses, 1))
+
+
+# Epochs.
+
+SMALL = bl.Sequential(bl.Dense(4), bl.Tanh(), bl.Dense(3))
+
+
+def labelled(examples=23):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(examples, 4)), rng.integers(0, 3, examples)
+
+
+def fitted(backend="numpy", **options):
+    model = bl.lower(SMALL, backend, input_shape=(4,), dtype="float64")
+    return model, bl.fit(model, labelled(), **({"batch_size": 8, "epochs": 3} | options))
+
+
+def test_the_table_of_epochs(backend):
+    """Losses of the steps by their examples; metrics and validation of what an epoch leaves."""
+    seen, held = [], labelled(9)
+    options = {"metrics": ["accuracy", "cross_entropy"], "validation": held}
+    model, history = fitted(backend, on_epoch=lambda *row: seen.append(row), **options)
+    assert seen == list(enumerate(history.epochs, 1))
+    assert len(history.epochs) == 3
+    for i, row in enumerate(history.epochs):
+        wanted = np.average(history.losses[3 * i : 3 * i + 3], weights=[8, 8, 7])
+        assert row["loss"] == pytest.approx(wanted, rel=1e-12)
+    last = history.epochs[-1]
+    for prefix, data in (("", labelled()), ("validation_", held)):
+        now = bl.evaluate(model, data, metrics=options["metrics"])
+        assert last[f"{prefix}accuracy"] == now["accuracy"]
+        assert last[f"{prefix}cross_entropy"] == pytest.approx(now["loss"], rel=1e-12)
+    assert last["validation_loss"] == last["validation_cross_entropy"]
+    assert last["loss"] != last["cross_entropy"]
+
+
+def test_looking_changes_nothing(backend):
+    """Validation, metrics and callbacks leave the steps as they are."""
+    net = bl.Sequential(bl.Dense(4), bl.BatchNorm(), bl.Dropout(0.4), bl.Dense(3))
+    curves = []
+    for options in ({}, {"metrics": "accuracy", "validation": labelled(9), "keep_best": True}):
+        model = bl.lower(net, backend, input_shape=(4,), dtype="float64", draws="shared")
+        curves.append(bl.fit(model, labelled(), epochs=3, batch_size=8, **options).losses)
+    assert curves[0] == curves[1]
+
+
+# Up, then down, then up again: the rates turn around.
+TURNING = bl.PiecewiseConstant((6, 15), (0.2, 0.0, 30.0))
+
+
+@pytest.mark.parametrize("validation", [None, tuple(array[:9] for array in labelled())])
+def test_the_best_parameters_are_kept(validation, backend):
+    seen = []
+    model = bl.lower(SMALL, backend, input_shape=(4,), dtype="float64")
+    history = bl.fit(
+        model,
+        labelled(),
+        batch_size=8,
+        epochs=8,
+        optimizer=bl.SGD(TURNING),
+        validation=validation,
+        keep_best=True,
+        on_epoch=lambda number, row: seen.append(bl.params_of(model)),
+    )
+    column = "loss" if validation is None else "validation_loss"
+    judged = [row[column] for row in history.epochs]
+    best = int(np.argmin(judged))
+    assert 0 < best < 7
+    for path, array in history.best.items():
+        assert np.array_equal(array, seen[best][path])
+    assert any(not np.array_equal(a, bl.params_of(model)[p]) for p, a in history.best.items())
+    assert fitted()[1].best is None
+
+
+def test_training_stops_early():
+    """When the loss stands still; a patience later than the best epoch."""
+    still = {"optimizer": bl.SGD(bl.PiecewiseConstant((6,), (0.2, 0.0))), "epochs": 20}
+    stop = bl.EarlyStop("cross_entropy", patience=4)
+    _, history = fitted(early_stop=stop, metrics="cross_entropy", **still)
+    assert len(history.epochs) == 2 + 4
+    assert len(history.losses) == 3 * (2 + 4)
+    _, history = fitted(early_stop=bl.EarlyStop("loss", min_change=10.0), epochs=20)
+    assert len(history.epochs) == 1 + 3
+    _, history = fitted(early_stop=bl.EarlyStop(patience=20), epochs=5, validation=labelled(9))
+    assert len(history.epochs) == 5
+
+
+def rows(*values, name="loss"):
+    return [{name: value} for value in values]
+
+
+def test_an_accuracy_is_better_when_it_is_higher():
+    stop = bl.EarlyStop("accuracy", patience=2)
+    assert not stop.stops(rows(0.1, 0.2, 0.3, name="accuracy"))
+    assert stop.stops(rows(0.3, 0.2, 0.2, name="accuracy"))
+    stop = bl.EarlyStop("loss", patience=2, min_change=0.1)
+    assert stop.stops(rows(0.3, 0.25, 0.21))
+    assert not stop.stops(rows(0.3, 0.25, 0.15))
+    assert bl.EarlyStop("loss", patience=2).stops(rows(0.3, float("nan"), float("nan")))
+
+
+def test_a_bar_is_shown(capsys):
+    fitted(progress=True)
+    assert "fit" in capsys.readouterr().out
+    fitted()
+    assert not capsys.readouterr().out
+
+
+WRONG = [
+    ({"clip_norm": 0}, "clip_norm must be a number > 0, got 0."),
+    ({"clip_norm": "1"}, "clip_norm must be a number > 0, got '1'."),
+    ({"early_stop": 3}, "early_stop must be an EarlyStop, got 3."),
+    (
+        {"early_stop": bl.EarlyStop()},
+        "EarlyStop.metric='validation_loss' is no column of the table of epochs, which has "
+        "'loss'. Give validation=(inputs, targets).",
+    ),
+    (
+        {"early_stop": bl.EarlyStop("acuracy"), "metrics": ["accuracy"]},
+        "EarlyStop.metric='acuracy' is no column of the table of epochs, which has 'loss', "
+        "'accuracy'. Did you mean 'accuracy'?",
+    ),
+    ({"validation": 3}, "validation must be a pair: inputs and targets."),
+    ({"validation": (np.zeros((2, 4)), np.array([0, 3]))}, "cross_entropy needs labels from 0 to"),
+    ({"optimizer": bl.Dense(3)}, "optimizer must be an optimiser such as SGD(0.1), got Dense("),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=[m[:50] for _, m in WRONG])
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(bl.BlockError) as error:
+        fitted(**options)
+    assert str(error.value).startswith(message)
+
+
+def test_the_users_keras_model_stays_as_it_was_compiled(tmp_path):
+    """It is saved and reloads without isoblocks, whatever trained it."""
+    need("keras")
+    import keras
+
+    model = bl.lower(SMALL, "keras", input_shape=(4,))
+    mine = keras.optimizers.SGD(0.5)
+    model.compile(mine, "mse")
+    bl.fit(model, labelled(), optimizer=bl.AdamW(0.1), clip_norm=1.0)
+    assert model.optimizer is mine
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x = labelled()[0]
+    np.testing.assert_allclose(again.predict(x, verbose=0), bl.apply(model, x), atol=1e-6)
+
+
+def test_the_state_of_the_optimiser_can_be_read():
+    """Of the framework's own object."""
+    from blocks._models import origin
+
+    model = bl.lower(SMALL, need("torch"), input_shape=(4,))
+    known, (x, y) = origin(model), labelled()
+    step = known.call("trainer", known.node, model, "cross_entropy", bl.Adam())
+    step(x.astype(np.float32), y, 0.1)
+    state = step.native.state_dict()
+    assert state["param_groups"][0]["lr"] == 0.1
+    assert all(entry["step"] == 1 for entry in state["state"].values())
