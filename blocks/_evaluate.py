@@ -34,9 +34,8 @@ class Data:
         y, *_ = (targets(concrete, data[1], word) for word in words)
         examples = [len(array) if array.ndim else 0 for array in leaves(y)]
         if set(examples) != {len(leaves(x)[0])}:
-            raise ShapeError(
-                f"fit needs one target for each input, got {len(leaves(x)[0])} and {examples[0]}."
-            )
+            found = " and ".join(map(str, (len(leaves(x)[0]), *examples)))
+            raise ShapeError(f"{who} needs one target for each input, got {found}.")
         if not examples[0]:
             raise ShapeError(f"{who} has no examples.")
         return cls(x, y)

@@ -266,7 +266,7 @@ WRONG = [
     ),
     ({"loss": "mse"}, (X,), "data must be a pair: inputs and targets."),
     ({"loss": "mse"}, 7, "data must be a pair: inputs and targets."),
-    ({"loss": "mse"}, (X, Y[:2]), "fit needs one target for each input, got 4 and 2."),
+    ({"loss": "mse"}, (X, Y[:2]), "data needs one target for each input, got 4 and 2."),
     ({"loss": "mse"}, (X[:0], Y[:0]), "data has no examples."),
 ]
 
