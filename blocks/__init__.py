@@ -19,9 +19,8 @@ from blocks._errors import (
     ShapeError,
     UnsupportedError,
 )
-from blocks._files import from_json, load, load_params_file, save, save_params, to_json
 from blocks._evaluate import accuracy, evaluate
-from blocks._files import from_json, load, save, to_json
+from blocks._files import from_json, load, load_params_file, save, save_params, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._lint import Lint, Lints, lint
@@ -30,10 +29,9 @@ from blocks._models import apply, gradients, load_params, lower, params_of, sour
 from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
-from blocks._train import SGD, History, accuracy, fit
+from blocks._train import EarlyStop, History, fit
 from blocks._transpose import autoencoder, transpose
 from blocks._validate import Validation, validate
-from blocks._train import EarlyStop, History, fit
 from blocks.activation import (
     CELU,
     ELU,
@@ -187,8 +185,8 @@ __all__ = [
     "TransformerEncoderLayer",
     "UnsupportedError",
     "Upsample",
-    "Validation",
     "VAELoss",
+    "Validation",
     "accuracy",
     "apply",
     "autoencoder",

@@ -87,7 +87,11 @@ def nodes_by_block(adapter: Any) -> dict[type, list[bl.Node]]:
                 shape = case.shape
                 if layout == "channels_first":
                     shape = (shape[-1], *shape[:-1])
-                node = lowerable(adapter, bl.infer(block, shape, layout=layout, dtype="float64"))
+                try:
+                    node = bl.infer(block, shape, layout=layout, dtype="float64")
+                except bl.ShapeError:  # a variant with a Dense, which takes the last axis
+                    continue
+                node = lowerable(adapter, node)
                 physical = layout_pass(node, adapter.layout)
                 for kind in {rule_of(adapter, n) for n in physical.walk()}:
                     found.setdefault(kind, []).append(node)
