@@ -94,8 +94,9 @@ def draw(file, models, curves, test):
         axes.scatter(*test[0][:300].T, c=test[1][:300], s=4, cmap="tab10", vmax=9)
         axes.add_patch(Circle(CENTRE, RADIUS, fill=False))
         axes.set(title=f"{name}: {error(model, *test):.1%} wrong", xticks=[0, 1], yticks=[0, 1])
-    for name, losses in curves.items():
-        plot.plot(np.convolve(losses, np.ones(20) / 20, "valid"), label=name, lw=1)
+    for i, (name, losses) in enumerate(curves.items()):
+        width = 2 * (len(curves) - i) - 1  # curves that agree lie on each other
+        plot.plot(np.convolve(losses, np.ones(20) / 20, "valid"), label=name, lw=width)
     plot.set(title="loss, mean of 20 steps", xlabel="step", yscale="log")
     plot.legend()
     figure.savefig(file, dpi=150)
