@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import blocks as bl
-from conftest import need
+from conftest import example, need
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,8 +30,6 @@ def test_the_readmes_listings_are_what_source_prints():
 
 def test_the_readmes_tour_runs():
     need("torch")
-    import numpy as np
-
     rng = np.random.default_rng(0)
     namespace: dict = {
         "x": rng.normal(size=(2, 28, 28, 1)),
@@ -90,6 +89,18 @@ def test_examples_run(path):
     assert run.returncode == 0, run.stderr
     assert run.stdout
     assert f"python examples/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
+def test_examples_draw(tmp_path):
+    """Before any training: the pictures themselves are looked at by people."""
+    pytest.importorskip("matplotlib")
+    disk, digits = example("14_mini_framework"), example("13_variational_autoencoder")
+    net = bl.lower(disk.net, "numpy", input_shape=(2,))
+    disk.draw(tmp_path / "disk.png", {"numpy": net}, {"numpy": [0.2] * 30}, disk.disk(50, seed=0))
+    net = bl.lower(digits.trained, "numpy", input_shape=digits.DIGIT, layout=digits.LAYOUT)
+    digits.draw(tmp_path / "digits.png", net, np.zeros((3, *digits.DIGIT)))
+    for path in (tmp_path / "disk.png", tmp_path / "digits.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_examples_are_numbered_in_order():

@@ -58,6 +58,20 @@ def test_all_modules_of_a_network_of_digits():
     ]
 
 
+def test_torch_prints_a_module_that_is_used_again_once():
+    """One ReLU for all layers: of 22 modules that run, three are in no print of the children."""
+    need("torch")
+    from torch import nn
+
+    builder = bl.ConvBuilder(DIGITS)
+    shape = builder.input_shape("channels_first")
+    model = bl.lower(builder.build(), "torch", input_shape=shape, **LAST)
+    relu = nn.ReLU()
+    shared = nn.Sequential(*(relu if isinstance(m, nn.ReLU) else m for m in model))
+    assert [len(net) for net in (model, shared)] == [22, 22]
+    assert [len(list(net.children())) for net in (model, shared)] == [22, 19]
+
+
 def test_a_network_that_does_not_fit_is_listed_as_it_is_written():
     found = bl.validate(CLASSIFIER, (8, 28, 28), **LAST)
     lines = bl.listing(found.node).splitlines()

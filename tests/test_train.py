@@ -70,6 +70,31 @@ def test_momentum_zero_is_plain_descent(backend):
         np.testing.assert_allclose(after[path], before[path] - 0.1 * gradient[path], atol=1e-14)
 
 
+def test_another_optimiser_trains_the_same_model_on(backend):
+    """It is no part of the model: what it begins with is what the first one left."""
+    model, data = bl.lower(SMALL, backend, input_shape=(4,), dtype="float64"), labelled()
+    losses = []
+    for optimizer in (bl.SGD(0.5), bl.SGD(0.2, momentum=0.9)):
+        before = bl.evaluate(model, data)["loss"]
+        history = bl.fit(model, data, optimizer=optimizer, epochs=4, batch_size=23)
+        assert history.losses[0] == pytest.approx(before, rel=1e-12)
+        losses.extend(history.losses)
+    assert sorted(losses, reverse=True) == losses
+
+
+@pytest.mark.parametrize("name", ["torch", "keras"])
+def test_what_is_frozen_by_its_framework_is_not_trained(name):
+    model = bl.lower(SMALL, need(name), input_shape=(4,))
+    if name == "torch":
+        model[0].requires_grad_(False)
+    else:
+        model.layers[1].trainable = False
+    before = bl.params_of(model)
+    bl.fit(model, labelled(), optimizer=bl.SGD(0.1, momentum=0.9, weight_decay=0.1), epochs=2)
+    same = {path: np.array_equal(a, before[path]) for path, a in bl.params_of(model).items()}
+    assert same == {"0/kernel": True, "0/bias": True, "2/kernel": False, "2/bias": False}
+
+
 def test_dropout_drops_in_training_and_scales_what_is_left(backend):
     """Its statistics, on a network of nothing else: rate, scale and mean."""
     model = bl.lower(bl.Dropout(0.3), backend, input_shape=(50, 40))
