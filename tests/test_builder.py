@@ -85,6 +85,12 @@ def test_softmax_of_one_feature_is_one_without_gradient():
     assert not any(g.any() for g in bl.gradients(model, x, rng.normal(size=(5, 1))).values())
 
 
+def test_what_is_left_out_has_its_default():
+    assert bl.MLPBuilder({"in_features_list": [3, 5, 2]}).build() == bl.Sequential(
+        bl.Dense(5, use_bias=False), bl.ReLU(), bl.Dense(2, use_bias=False)
+    )
+
+
 def test_optional_parts_leave_no_placeholder():
     builder = bl.MLPBuilder({"in_features_list": [8, 16, 1], "activation": None})
     assert kinds(builder.build()) == ["Dense", "Dense"]
