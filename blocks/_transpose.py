@@ -144,7 +144,8 @@ def resized(step: Node) -> list[Block]:
     """The mirror of one step; nothing for norms and activations."""
     if isinstance(step.form, STAYS):
         return []
-    return [as_shared(step, block) for block in mirror(step.form, step)]
+    blocks = mirror(step.form, step)
+    return [as_shared(step, b) if isinstance(b, LAYERS) else b for b in blocks]
 
 
 def as_shared(step: Node, block: Block) -> Block:
@@ -203,6 +204,11 @@ def window(form: Convolution) -> dict[str, Any]:
     return {name: getattr(form, name) for name in names}
 
 
+def spatial_crop(x: Spec, pairs: _shape.Pairs) -> Crop:
+    """A Crop of the spatial axes alone."""
+    return Crop((*pairs, (0, 0)) if x.layout == "channels_last" else ((0, 0), *pairs))
+
+
 @mirror.register
 def _(form: Dense, node: Node) -> list[Block]:
     return [Dense(**layer(form, node.in_spec.shape[-1]))]
@@ -214,9 +220,15 @@ def _(form: Conv, node: Node) -> list[Block]:
     if any(n is None and step > 1 for n, step in zip(x.spatial, form.stride, strict=True)):
         raise refusal(node, "its stride loses the size of an axis of any length; give it to infer")
     more = _shape.unreached(x, pads, **steps)
+    cut: list[Crop] = []
+    if node.shared and max(form.stride) > 1:  # one layer, whatever the size at each of its uses
+        most = tuple(step - 1 for step in form.stride)
+        cells = zip(pads, most, more, strict=True)
+        cut = [spatial_crop(x, tuple((low, high + m - n) for (low, high), m, n in cells))]
+        pads, more = ((0, 0),) * len(pads), most
     name = _shape.transposed(pads, more, **steps)["name"]
     ends = {"padding": name} if name else {"padding": pads, "output_padding": more}
-    return [ConvTranspose(**layer(form, x.channels, groups=form.groups, **steps, **ends))]
+    return [ConvTranspose(**layer(form, x.channels, groups=form.groups, **steps, **ends)), *cut]
 
 
 @mirror.register
@@ -226,9 +238,9 @@ def _(form: ConvTranspose, node: Node) -> list[Block]:
     excess = tuple(max(-high, 0) for _, high in crop)  # cells of bias alone
     cut: list[Crop] = []
     if any(cells >= step for cells, step in zip(excess, form.stride, strict=True)):
-        cut = [Crop(tuple((0, cells) for cells in y.with_channels(0, excess).shape))]
+        cut = [spatial_crop(y, tuple((0, cells) for cells in excess))]
         y = cut[0].out_spec(y)
-    same = _shape.windows(y, pads, **steps)["same"]
+    same = _shape.windows(y, pads, **steps)["same"] and not node.shared  # it depends on the size
     padding = "valid" if not any(map(any, pads)) else "same" if same else pads
     fields = layer(form, node.in_spec.channels, groups=form.groups, **steps, padding=padding)
     return [*cut, Conv(**fields)]

@@ -398,6 +398,26 @@ def test_shared_blocks_without_parameters_need_no_name():
     assert decoder[2] == bl.Upsample(size=(11,))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "conv",
+    [
+        bl.Conv(4, (3, 2), (2, 3)),
+        bl.Conv(4, (3, 5), 2, "same"),
+        bl.Conv(4, (1, 2), 3, ((0, 1), (2, 0)), dilation=2),
+        bl.ConvTranspose(4, (2, 4), (1, 2), "same"),
+        bl.ConvTranspose(4, (2, 1), (2, 3), output_padding=(1, 2)),
+    ],
+)
+def test_a_shared_convolution_comes_back_from_every_size_at_which_it_is_used(conv, layout):
+    shared = bl.Shared("tied", conv)
+    net = bl.Sequential(shared, bl.ReLU(), shared, bl.ReLU(), shared)
+    for size in (28, 29, 31, 34):
+        shape = (size, size + 2, 4) if layout == "channels_last" else (4, size, size + 2)
+        _, decoder = decoded(net, shape, layout)
+        assert len(decoder.param_specs()) == 2
+
+
 @pytest.mark.parametrize(
     ("block", "shape", "name"),
     [
