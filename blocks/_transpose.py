@@ -12,7 +12,7 @@ from blocks._block import Block
 from blocks._errors import UnsupportedError, place
 from blocks._fold import links
 from blocks._models import as_node
-from blocks._spec import Node, Spec
+from blocks._spec import Node, Shape, Spec
 from blocks._stack import call_deep
 from blocks.activation import Activation, Softmax
 from blocks.combine import Residual, Sequential, Shared, a_block
@@ -59,10 +59,11 @@ def transpose(
     Norms and activations stay with the value that they belong to: those between two layers of the
     encoder stand between the mirrored two, norm before activation where it was so. Those after its
     last layer and before its first are left out, so that the decoder's last layer has none but
-    `output_activation`; in a Residual body that keeps its shape they stay at their end. Dropout and
-    Identity are left out. Sequential, Repeat and composites come out as one chain; a Shared layer
-    is shared in the decoder under another name. Layers keep `use_bias` and their initialisers,
-    except for arrays. The decoder has parameters of its own: it is no inverse.
+    `output_activation`; in the body of a Residual that keeps its shape they stay at its ends, norms
+    only where they fit. Dropout and Identity are left out. Sequential, Repeat and composites come
+    out as one chain; a Shared layer is shared in the decoder under another name. Layers keep
+    `use_bias` and their initialisers, except for arrays. The decoder has parameters of its own: it
+    is no inverse.
 
     Args:
         network: the encoder, as a block or a node.
@@ -118,7 +119,9 @@ def mirrored(node: Node, *, keep_ends: bool = False) -> list[Block]:
         *(b for step in reversed(before) for b in resized(step)),
     ]
     if keep_ends:
-        blocks = [*standing(before), *blocks, *standing(after)]
+        shape = node.in_spec.shape
+        ends = [[s for s in end if fits(s, shape)] for end in (before, after)]
+        blocks = [*standing(ends[0]), *blocks, *standing(ends[1])]
     return early(blocks)
 
 
@@ -138,6 +141,11 @@ def turned(run: Sequence[Node]) -> list[Block]:
 def standing(steps: Sequence[Node]) -> list[Block]:
     """Those norms and activations among the steps, in the order of the encoder."""
     return [as_shared(step, step.form) for step in steps if isinstance(step.form, STAYS)]
+
+
+def fits(step: Node, shape: Shape) -> bool:
+    """Whether a norm or an activation can as well stand where the value has another shape."""
+    return isinstance(step.form, Activation) or step.in_spec.shape == shape
 
 
 def resized(step: Node) -> list[Block]:
@@ -250,11 +258,18 @@ def _(form: ConvTranspose, node: Node) -> list[Block]:
 def _(form: Residual, node: Node) -> list[Block]:
     if form.merge == "concat":
         raise refusal(node, "merge='concat' keeps its input beside what the body makes of it")
-    parts = {child.name: child for child in node.children}
-    body, shortcut = parts["body"], parts.get("shortcut")
-    same = body.in_spec.shape == body.out_spec.shape
-    around = one(mirrored(shortcut)) if shortcut else None
-    return [Residual(one(mirrored(body, keep_ends=same)), around, form.merge)]
+    *shortcut, body = node.children
+    same = node.in_spec.shape == node.out_spec.shape
+    if not (shortcut or same):
+        raise refusal(node, "its product repeats the input along an axis")
+    around = one(met(shortcut[0], node) + mirrored(shortcut[0])) if shortcut else None
+    return [Residual(one(met(body, node) + mirrored(body, keep_ends=same)), around, form.merge)]
+
+
+def met(part: Node, node: Node) -> list[Block]:
+    """From the output of a Residual to that of a part of it, which a product may have repeated."""
+    there = part.out_spec.spatial
+    return [] if there == node.out_spec.spatial else [AdaptiveAvgPool(there)]
 
 
 def one(blocks: list[Block]) -> Block:

@@ -375,6 +375,37 @@ def test_a_shortcut_is_mirrored_too():
     decoded(net, (10, 9, 2))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_gate_comes_back_as_a_gate(layout):
+    """In a product the body may have a size of 1, which repeats: all cells, or all channels."""
+    shape = (12, 9, 8) if layout == "channels_last" else (8, 12, 9)
+    cells = bl.SqueezeExcite(8, ratio=2)
+    places = bl.Sequential(bl.Conv(1, (3, 3), padding="same"), bl.BatchNorm(in_features=1))
+    channels = bl.Residual(bl.Sequential(places, bl.Sigmoid()), merge="multiply")
+    for gate in (cells, channels):
+        decoder = gate.transpose(shape, layout=layout)
+        assert "sigmoid" in kinds(decoder[0].body)
+        decoded(gate, shape, layout)
+    conv = bl.Conv(8, (3, 3), padding="same")
+    decoded(bl.Residual(conv, cells.expand().body, merge="multiply"), shape, layout)
+    decoded(bl.Sequential(conv, cells, bl.ReLU(), bl.MaxPool((2, 2)), cells), shape, layout)
+
+
+def test_norms_at_the_end_of_a_body_stay_only_where_they_fit():
+    body = bl.Sequential(
+        bl.Permute((2, 0, 1)),
+        bl.BatchNorm(in_features=6),
+        bl.Tanh(),
+        bl.Conv(6, (1, 1)),
+        bl.GroupNorm(3),
+        bl.Permute((1, 2, 0)),
+        bl.GroupNorm(2),
+    )
+    decoder = bl.Residual(body).transpose((5, 6, 4))
+    assert kinds(decoder[0].body) == ["tanh", "Permute", "ConvTranspose", "Permute", "GroupNorm"]
+    decoded(bl.Residual(body), (5, 6, 4))
+
+
 def test_shared_layers_are_shared_with_each_other_alone():
     tied = bl.Shared("tied", bl.Dense(6))
     net = bl.Sequential(tied, bl.Shared("bent", bl.ReLU()), tied, bl.Dense(2))
@@ -433,6 +464,7 @@ def test_a_shared_convolution_comes_back_from_every_size_at_which_it_is_used(con
         (bl.Parameter(), (4, 2), "Parameter"),
         (bl.Reduce("b h c -> b c", "max"), (4, 2), "Reduce"),
         (bl.Residual(bl.Dense(2), merge="concat"), (4,), "Residual"),
+        (bl.Residual(bl.Dense(2), merge="multiply"), (1,), "Residual"),
         (bl.Shared("tied", bl.Sequential(bl.Dense(2))), (4,), "Shared"),
         (bl.Conv(2, (3,), 2), (None, 4), "Conv"),
         (bl.MaxPool((2,)), (None, 4), "MaxPool"),
