@@ -8,9 +8,10 @@ no use, or against what the literature says; docs/lint.md lists all, each with a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import dropwhile, takewhile
+from itertools import dropwhile, islice, takewhile
 from typing import Any, TypeAlias, TypeGuard
 
 from blocks._block import Block, Combinator
@@ -114,6 +115,7 @@ class Place:
 
     node: Node
     root: Node
+    uses: Counter[str]  # of each Shared name in the network
     run: list[Node]
     index: int
 
@@ -135,13 +137,14 @@ class Place:
 def places(root: Node) -> Iterator[tuple[Place, str]]:
     """Every node at its place, and the path that it has in the first of all repetitions."""
     at: dict[int, tuple[list[Node], int]] = {}
+    uses = Counter(node.shared for node in root.walk())
     stack = [(root, "", True)]
     while stack:
         node, first, starts_run = stack.pop()
         if starts_run:
             run = unnested(node)
             at |= {id(step): (run, i) for i, step in enumerate(run)}
-        yield Place(node, root, *at.get(id(node), ([node], 0))), first
+        yield Place(node, root, uses, *at.get(id(node), ([node], 0))), first
         flow = getattr(node.form, "flow", "")
         for child in reversed(node.children):
             name = node.children[0].name if flow == "loop" else child.name
@@ -343,12 +346,12 @@ def many_sigmoids(place: Place) -> Remark:
 
     Not marked: sigmoids with norms or residuals between. (Glorot and Bengio 2010.)
     """
-    steps = [place.node]
-    for node in place.before:
-        if is_a(node, BatchNorm, GroupNorm, LayerNorm, RMSNorm, Combinator):
-            break
-        steps.append(node)
-    if kind(place.node) != "sigmoid" or [kind(n) for n in steps].count("sigmoid") != SATURATING:
+    if kind(place.node) != "sigmoid":
+        return None
+    norms = BatchNorm, GroupNorm, LayerNorm, RMSNorm
+    steps = takewhile(lambda node: not is_a(node, *norms, Combinator), place.before)
+    earlier = islice((node for node in steps if kind(node) == "sigmoid"), SATURATING)
+    if len(list(earlier)) + 1 != SATURATING:
         return None
     return (
         f"It is the sixth sigmoid without a norm between: gradients shrink to 1/{4**SATURATING} "
@@ -640,6 +643,6 @@ def residual_that_only_adds(place: Place) -> Remark:
 def shared_once(place: Place) -> Remark:
     """A Shared block that is used once shares nothing: its name may be mistyped."""
     name = place.node.shared
-    if not name or sum(node.shared == name for node in place.root.walk()) > 1:
+    if not name or place.uses[name] > 1:
         return None
     return f"Shared({name!r}) is used once.", "Use the same name elsewhere, or leave out Shared."

@@ -1,6 +1,8 @@
 """Lint: every rule marks its examples, at the right path, and nothing in good networks."""
 
 import runpy
+import sys
+from collections import Counter
 from pathlib import Path
 
 import lints
@@ -314,6 +316,29 @@ def test_remarks_print_as_a_table():
     none = bl.lint(net[0], (8,))
     assert not none
     assert str(none) == "Nothing to remark."
+
+
+@pytest.mark.parametrize(
+    ("block", "remarks"),
+    [(bl.ReLU(), 0), (bl.Sigmoid(), 1), (bl.Shared("bent", bl.Tanh()), 0)],
+    ids=["relu", "sigmoid", "shared"],
+)
+def test_the_time_grows_with_the_length_not_its_square(block, remarks):
+    def steps(times):
+        """Calls of Python functions, which are the same on every machine."""
+        node = bl.infer(
+            bl.Sequential(*[b for _ in range(times) for b in (bl.Dense(4), block)]), (4,)
+        )
+        calls = Counter()
+        sys.setprofile(lambda frame, event, _: calls.update([event]))
+        try:
+            found = bl.lint(node)
+        finally:
+            sys.setprofile(None)
+        assert len(found) == remarks
+        return calls.total()
+
+    assert steps(400) < 2.5 * steps(200)
 
 
 def test_a_node_is_looked_at_as_it_is():
