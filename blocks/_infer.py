@@ -223,8 +223,7 @@ class Inference:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
         out = map_value(self.typed, leaf.out_spec(frame.x))
         map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
-        dtype = self.dtypes["param_dtype"]
-        params = {k: typed_param(k, p, dtype) for k, p in leaf.param_specs(frame.x).items()}
+        params = self.params(leaf, frame.x)
         for name, spec in params.items():
             if isinstance(spec.init, Array) and spec.init.shape != spec.shape:
                 raise ShapeError(
@@ -233,6 +232,11 @@ class Inference:
                 )
         self.tie(frame, params)
         return frame.node(out, params=params, resolved=leaf.resolve(frame.x), **self.dtypes)
+
+    def params(self, leaf: Any, x: ValueSpec) -> dict[str, ParamSpec]:
+        """The parameters of a leaf in the network's dtype."""
+        dtype = self.dtypes["param_dtype"]
+        return {k: typed_param(k, p, dtype) for k, p in leaf.param_specs(x).items()}
 
     def typed(self, spec: Spec) -> Spec:
         """The same spec; one that says only that it holds floats gets the network's dtype."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from blocks._block import Block, Combinator
 from blocks._models import as_node
-from blocks._spec import Node
+from blocks._spec import Node, Spec
 from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Container
 from blocks.conv import Conv, ConvTranspose
@@ -68,8 +68,14 @@ def listing(
     lines = [f"Model: {name}", "Modules:"] if name else []
     words = prefixes(node)
     rows = [n for n in node.walk() if not isinstance(n.form, Combinator)]
-    numbered = (f"{i}: {words.get(id(n), '')}{shown(n.form, n)}" for i, n in enumerate(rows))
+    numbered = (f"{i}: {words.get(id(n), '')}{row(n)}" for i, n in enumerate(rows))
     return "\n".join([*lines, *numbered])
+
+
+def row(node: Node) -> str:
+    """A leaf without its prefix; as it is written where its input has no axes to take sizes of."""
+    x = node.in_spec
+    return shown(node.form, node) if isinstance(x, Spec) and x.rank else repr(node.form)
 
 
 def prefixes(node: Node) -> dict[int, str]:

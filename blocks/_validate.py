@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from blocks._block import Block, Combinator
 from blocks._errors import BlockError, FieldError, ShapeError, UnknownSizeError
-from blocks._infer import Frame, Inference, inferred, typed_param
+from blocks._infer import Frame, Inference, inferred
 from blocks._spec import Node, Spec, ValueSpec, leaves, map_value, shapes
 from blocks.conv import Conv, ConvTranspose
 from blocks.pool import WindowPool
@@ -100,17 +100,25 @@ class Checking(Inference):
         form, x = frame.form, frame.x
         if isinstance(x, tuple) and not form.takes_tuple:
             x = leaves(x)[0]
-        out = tried(lambda: form.out_spec(x))
+        out = tried(lambda: map_value(self.typed, form.out_spec(x)))
         fits = out is not None
         facts: dict[str, Any] = {}
         if fits or states(form):
-            params = tried(lambda: form.param_specs(as_stated(form, x))) or {}
-            dtype = self.dtypes["param_dtype"]
-            facts["params"] = {n: typed_param(n, spec, dtype) for n, spec in params.items()}
+            facts["params"] = tried(lambda: self.params(form, as_stated(form, x))) or {}
         if fits:
             facts["resolved"] = tried(lambda: form.resolve(x)) or {}
         out = map_value(self.as_float, out if fits else declared(form, x))
         return frame.node(out, **facts, **self.dtypes)
+
+    def leaf(self, frame: Frame) -> Node:
+        try:
+            return super().leaf(frame)
+        except BlockError:
+            raise
+        except Exception as error:  # a Custom's own code met a size that an error made unknown
+            if not self.errors:
+                raise
+            raise UnknownSizeError(f"raises {error!r}") from error
 
     def as_float(self, spec: Spec) -> Spec:
         """What comes out of a block that failed, so that the next one need not fail for it."""
@@ -118,10 +126,10 @@ class Checking(Inference):
 
 
 def tried(function: Callable[[], T]) -> T | None:
-    """The result of a function, or None if it refuses."""
+    """The result of a function, or None if it fails on a value that does not fit."""
     try:
         return function()
-    except BlockError:
+    except Exception:
         return None
 
 

@@ -154,6 +154,12 @@ def test_other_blocks_are_listed_as_they_are_written():
     )
 
 
+@pytest.mark.parametrize("shape", [(), ((3,), (4,))])
+def test_a_block_whose_input_has_no_sizes_is_listed_as_it_is_written(shape):
+    for block in (bl.Dense(2), bl.BatchNorm(), bl.Conv(2, (3,)), bl.LayerNorm()):
+        assert bl.listing(bl.validate(block, shape).node) == f"0: {block!r}"
+
+
 def test_torch_is_not_needed():
     code = "import sys, blocks as bl; bl.Dense(2).listing((3,)); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

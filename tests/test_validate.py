@@ -165,6 +165,44 @@ def test_an_unknown_size_of_the_input_is_an_error():
     ]
 
 
+class Doubled(bl.Custom):
+    """Twice as many steps, in code that takes for granted that their number is known."""
+
+    def out_spec(self, x):
+        return x.with_shape((x.shape[0] * 2, *x.shape[1:]))
+
+    def forward(self, ops, x):
+        return ops.concat([x, x], 1)
+
+
+class NoSpecs(bl.Custom):
+    def param_specs(self, x):
+        return {"kernel": 3}
+
+    def out_spec(self, x):
+        return x.shape
+
+    def forward(self, ops, x, kernel):
+        return x
+
+
+def test_code_of_users_that_meets_what_an_error_left_unknown():
+    ends = Doubled(), bl.Dense(2, in_features=7)
+    net = bl.Sequential(bl.Conv(5, (9,)), *ends)
+    assert places(bl.validate(net, (4, 3))) == [("0", "Conv"), ("2", "Dense")]
+    with pytest.raises(TypeError):  # its own mistake is shown as in infer
+        bl.validate(bl.Sequential(*ends), (None, 3))
+
+
+def test_specs_that_are_none():
+    net = bl.Sequential(NoSpecs(), bl.Dense(2, in_features=7))
+    found = bl.validate(net, (4, 3))
+    assert places(found) == [("0", "NoSpecs"), ("1", "Dense")]
+    with pytest.raises(bl.ShapeError) as info:
+        bl.infer(net, (4, 3))
+    assert str(info.value) == str(found.errors[0])
+
+
 def test_arguments_are_checked_as_in_infer():
     with pytest.raises(bl.FieldError, match="needs a block"):
         bl.validate("net", (3,))
