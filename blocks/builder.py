@@ -31,6 +31,7 @@ class Builder:
     """
 
     keys: ClassVar[dict[str, Any]] = {}
+    makes: ClassVar[dict[str, type[Block]]] = {}  # which blocks the sizes in an attribute make
 
     def __init__(self, attributes: Mapping[str, Any] | None = None):
         if not isinstance(attributes, Mapping | None):
@@ -39,7 +40,7 @@ class Builder:
 
     def set(self, key: str, value: Any) -> Self:
         """Set one attribute; returns the builder, so that calls can be chained."""
-        if key not in self.keys:
+        if key not in list(self.keys):  # one that cannot be hashed is unknown too
             raise self.unknown(key)
         self.attributes[key] = value
         return self
@@ -52,7 +53,7 @@ class Builder:
     def __getitem__(self, key: str) -> Any:
         """The checked value of an attribute, or its default."""
         values, errors = self.checked()
-        if key not in self.keys:
+        if key not in list(self.keys):
             raise self.unknown(key)
         if key not in values:
             raise errors[key]
@@ -97,7 +98,14 @@ class Builder:
             found = validate(Sequential(*self.create_blocks()), self.input_shape())
         except BlockError as error:
             return Validation(None, (*errors, error))
-        return Validation(found.node, (*errors, *found.errors))
+        return Validation(found.node, (*errors, *map(self.blamed, found.errors)))
+
+    def blamed(self, error: BlockError) -> BlockError:
+        """The error of a block, with the name of the attribute that made it."""
+        made = type(getattr(error, "block", None))
+        for key in (key for key, kind in self.makes.items() if kind is made):
+            error.args = (f"{error}\n  It is made by {type(self).__name__}.{key}.",)
+        return error
 
     def build(self) -> Sequential:
         """The network.
@@ -175,7 +183,7 @@ def rates(values: Any, label: str, value: Any) -> tuple[float, ...]:
     layers = sum(len(values[key]) - 1 for key in LISTS if values.get(key))
     if not fields.is_sequence(value):
         return (convert(None, label, value),) * layers
-    if len(value) != layers:
+    if len(value) != layers and layers:  # without lists there is nothing to compare with
         raise fields.refuse(label, f"a number, or one for each of {layers} layers", value)
     return tuple(convert(None, f"{label}[{i}]", rate) for i, rate in enumerate(value))
 
@@ -272,6 +280,7 @@ class MLPBuilder(Builder):
     Sequential(Dense(features=16), Activation(kind='relu'), Dense(features=1))
     """
 
+    makes: ClassVar[dict[str, type[Block]]] = {"in_features_list": Dense}
     keys: ClassVar[dict[str, Any]] = {
         "in_features_list": fields.converted(number_list()),
         **COMMON,
@@ -329,6 +338,11 @@ class ConvBuilder(Builder):
     (Flatten(), Dense(features=10, use_bias=False))
     """
 
+    makes: ClassVar[dict[str, type[Block]]] = {
+        "kernel_size": Conv,
+        "max_pool_kernel": MaxPool,
+        "in_features_list": Dense,
+    }
     keys: ClassVar[dict[str, Any]] = {
         "input_size": fields.converted(image_size),
         "in_channels_list": fields.converted(number_list()),

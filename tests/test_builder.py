@@ -341,6 +341,35 @@ def test_each_wrong_value_is_named(key, value, rule):
     assert rule in found[0]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"kernel_size": 29}, "kernel_size"),
+        ({"max_pool_kernel": 27}, "max_pool_kernel"),
+        ({"in_features_list": [625, 10]}, "in_features_list"),
+    ],
+)
+def test_what_does_not_fit_names_its_attribute(wrong, key):
+    (error,) = messages(bl.ConvBuilder(DIGITS | wrong))
+    assert error.endswith(f"\n  It is made by ConvBuilder.{key}.")
+
+
+def test_rates_are_not_counted_where_no_list_says_how_many():
+    for attributes in ({"in_features_list": [4, 0]}, {}):
+        (error,) = messages(bl.MLPBuilder(attributes | {"drop_out": [0.1, 0.2]}))
+        assert "in_features_list" in error
+    found = messages(bl.MLPBuilder({"drop_out": [0.1, 2]}))
+    assert found[1].startswith("MLPBuilder.drop_out[1] must be a number >= 0 and < 1")
+
+
+def test_a_key_of_any_type_is_unknown():
+    for key in (3, None, ["bias"]):
+        with pytest.raises(bl.FieldError, match="MLPBuilder has no attribute"):
+            bl.MLPBuilder().set(key, True)
+        with pytest.raises(bl.FieldError, match="MLPBuilder has no attribute"):
+            bl.MLPBuilder()[key]
+
+
 def test_a_filter_that_does_not_fit():
     builder = bl.ConvBuilder({"input_size": (2, 2), "in_channels_list": [1, 1], "kernel_size": 4})
     (error,) = messages(builder.set("stride", 3))
