@@ -36,7 +36,7 @@ from blocks.pool import (
 )
 from blocks.recurrent import Recurrent
 from blocks.regularisation import Dropout
-from blocks.shape import Crop, Flatten, Pad, Reshape, Upsample
+from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 from blocks.value import Identity
 
 
@@ -587,6 +587,10 @@ def all_ones(node: Node) -> bool:
     return set(node.form.kernel_size) | set(node.form.stride) == {1}
 
 
+def same_shape(node: Node) -> bool:
+    return bool(node.in_spec.shape == node.out_spec.shape)
+
+
 def all_zeros(pairs: Any) -> bool:
     return not any(map(any, pairs))
 
@@ -598,9 +602,12 @@ NOTHING: dict[type, Callable[[Node], bool]] = {
     Dropout: lambda node: node.form.rate == 0,
     MaxPool: all_ones,
     AvgPool: all_ones,
-    Upsample: lambda node: node.in_spec.shape == node.out_spec.shape,
+    Upsample: same_shape,
     Pad: lambda node: all_zeros(node.form.pads),
     Crop: lambda node: all_zeros(node.form.crops),
+    Flatten: same_shape,
+    Reshape: same_shape,
+    Permute: lambda node: list(node.form.axes) == sorted(node.form.axes),
 }
 
 
@@ -610,7 +617,8 @@ def does_nothing(place: Place) -> Remark:
 
     Not marked: a branch that is nothing else.
     """
-    if len(place.run) == 1 or not NOTHING[type(place.node.form)](place.node):
+    does = [look for made, look in NOTHING.items() if is_a(place.node, made)]
+    if len(place.run) == 1 or not any(nothing(place.node) for nothing in does):
         return None
     return "It hands on its input as it is.", "Leave it out."
 

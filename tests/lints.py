@@ -328,6 +328,7 @@ EXAMPLES: dict[str, list[Example]] = {
             seq(CONV, bl.MaxPool((1, 1), 2)),
             (3, 3, 3),
         ),
+        Example(seq(bl.Tanh(), bl.Flatten()), (6,), ("1",), seq(bl.Tanh(), bl.Flatten()), (6, 4)),
         *(
             Example(seq(bl.Tanh(), nothing), (6, 4), ("1",), seq(bl.Tanh(), something))
             for nothing, something in (
@@ -338,6 +339,8 @@ EXAMPLES: dict[str, list[Example]] = {
                 (bl.Upsample((1,)), bl.Upsample((2,))),
                 (bl.Pad(((0, 0), (0, 0))), bl.Pad(((0, 0), (0, 1)))),
                 (bl.Crop(((0, 0), (0, 0))), bl.Crop(((0, 0), (0, 1)))),
+                (bl.Reshape((6, -1)), bl.Reshape((3, -1))),
+                (bl.Permute((0, 1)), bl.Permute((1, 0))),
             )
         ),
     ],
