@@ -279,7 +279,8 @@ class Residual(Combinator):
             reached = block.features
             if plain and body.shape[:-1] != wanted.shape[:-1]:
                 return f"Make the body end in {shapes(wanted)}."
-            if not plain and body.spatial != wanted.spatial:
+            alike = one_shape(self.merge, (wanted.with_channels(1), body.with_channels(1)))
+            if not plain and alike is None:
                 return "Keep the spatial sizes in the body, or add a shortcut with the same stride."
             if self.shortcut is not None:
                 return f"Set features={features} in the body."

@@ -543,6 +543,13 @@ SHAPE = [
         "  Keep the spatial sizes in the body, or add a shortcut with the same stride.",
     ),
     (
+        bl.SqueezeExcite(9, ratio=3),
+        (5, 6, 8),
+        "SqueezeExcite at the top multiplies its body with its input, so both need one shape.\n"
+        "  input (5, 6, 8), body (1, 1, 9) from Conv(features=9, kernel_size=(1, 1)) at 'body/3'.\n"
+        "  Set features=8, or add shortcut=Conv(features=9, kernel_size=(1, 1)).",
+    ),
+    (
         bl.Parallel(left=bl.Dense(3), right=bl.Dense(4), merge="add"),
         (5,),
         "Parallel at the top merges its branches by 'add', so all need one shape.\n"
