@@ -304,6 +304,8 @@ def _(form: GlobalPool, node: Node) -> list[Block]:
 @mirror.register
 def _(form: Upsample, node: Node) -> list[Block]:
     known(node)
+    if node.in_spec.spatial == node.out_spec.spatial:
+        return []
     scale = ratio(node.out_spec, node.in_spec)
     return [AvgPool(scale) if scale else AdaptiveAvgPool(node.in_spec.spatial)]
 
@@ -312,7 +314,8 @@ def _(form: Upsample, node: Node) -> list[Block]:
 @mirror.register(Reshape)
 def _(form: Block, node: Node) -> list[Block]:
     known(node)
-    return [Reshape(node.in_spec.shape)]
+    same = node.in_spec.shape == node.out_spec.shape
+    return [] if same else [Reshape(node.in_spec.shape)]
 
 
 @mirror.register

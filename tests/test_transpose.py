@@ -277,8 +277,11 @@ def test_pools_come_back(pool, mirror):
     decoded(pool, (10, 9, 2))
 
 
-def test_a_pool_that_changes_nothing_leaves_nothing():
-    assert list(bl.MaxPool((1, 1), 1).transpose((5, 4, 2))) == []
+@pytest.mark.parametrize(
+    "block", [bl.MaxPool((1, 1), 1), bl.Upsample((1, 1)), bl.Reshape((5, 4, -1))]
+)
+def test_a_block_that_changes_no_size_leaves_nothing(block):
+    assert list(block.transpose((5, 4, 2))) == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
