@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import MISSING
 from typing import Any, ClassVar, Self
 
@@ -37,12 +38,14 @@ class Builder:
         if not isinstance(attributes, Mapping | None):
             raise fields.refuse(type(self).__name__, "given a dictionary", attributes)
         self.attributes = dict(attributes or {})
+        self.known: tuple[dict[str, Any], dict[str, FieldError]] | None = None
 
     def set(self, key: str, value: Any) -> Self:
         """Set one attribute; returns the builder, so that calls can be chained."""
         if key not in list(self.keys):  # one that cannot be hashed is unknown too
             raise self.unknown(key)
         self.attributes[key] = value
+        self.known = None
         return self
 
     def unknown(self, key: Any) -> FieldError:
@@ -52,7 +55,7 @@ class Builder:
 
     def __getitem__(self, key: str) -> Any:
         """The checked value of an attribute, or its default."""
-        values, errors = self.checked()
+        values, errors = self.known or self.checked()
         if key not in list(self.keys):
             raise self.unknown(key)
         if key not in values:
@@ -80,6 +83,12 @@ class Builder:
                     values[key] = convert(values, label, field.default)
         return values, errors
 
+    def holding(self, known: tuple[dict[str, Any], dict[str, FieldError]]) -> Self:
+        """A copy that does not check again, however often a value is asked for."""
+        made = copy(self)
+        made.known = known
+        return made
+
     def create_blocks(self) -> list[Block]:
         """The blocks of the network in their order."""
         raise NotImplementedError
@@ -91,11 +100,12 @@ class Builder:
     def validate(self) -> Validation:
         """Every wrong attribute, and every error of the network that they make; builds nothing."""
         values, wrong = self.checked()
+        made = self.holding((values, wrong))
         errors: list[BlockError] = list(wrong.values())
         if any(field.default is MISSING and key not in values for key, field in self.keys.items()):
             return Validation(None, tuple(errors))
         try:
-            found = validate(Sequential(*self.create_blocks()), self.input_shape())
+            found = validate(Sequential(*made.create_blocks()), made.input_shape())
         except BlockError as error:
             return Validation(None, (*errors, error))
         return Validation(found.node, (*errors, *map(self.blamed, found.errors)))
@@ -116,7 +126,7 @@ class Builder:
         found = self.validate()
         if not found:
             raise FieldError(f"{type(self).__name__} cannot build: {found}")
-        return Sequential(*self.create_blocks())
+        return Sequential(*self.holding(self.checked()).create_blocks())
 
 
 # ---- attributes: functions of the values before, a label and what was stated ------------------

@@ -370,6 +370,20 @@ def test_a_key_of_any_type_is_unknown():
             bl.MLPBuilder()[key]
 
 
+def test_attributes_are_checked_once_for_all_layers():
+    class Counting(bl.ConvBuilder):
+        checks = 0
+
+        def checked(self):
+            type(self).checks += 1
+            return super().checked()
+
+    builder = Counting(DIGITS | {"in_channels_list": [4] * 20, "padding": "same"})
+    assert len(builder.build()) > 80
+    assert Counting.checks == 2  # to validate, and to build
+    assert builder.set("bias", True).build()[0].use_bias
+
+
 def test_a_filter_that_does_not_fit():
     builder = bl.ConvBuilder({"input_size": (2, 2), "in_channels_list": [1, 1], "kernel_size": 4})
     (error,) = messages(builder.set("stride", 3))
