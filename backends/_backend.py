@@ -19,7 +19,7 @@ from backends._expression import Call, Definition, evaluate, hoisted, lets, rend
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
 from blocks._repeat import unrolled
-from blocks._spec import Node
+from blocks._spec import Node, aligned
 
 
 class Backend:
@@ -89,11 +89,13 @@ class Backend:
 
     def write(self, variable: Any, array: np.ndarray) -> None:
         """Set a native variable to a copy of an array."""
-        raise NotImplementedError
+        own = aligned(array.shape, array.dtype)
+        own[...] = array
+        self.adopt(variable, own)
 
     def adopt(self, variable: Any, array: np.ndarray) -> None:
         """Set a native variable to an array that is nobody else's, without a copy if it can."""
-        self.write(variable, array)
+        raise NotImplementedError
 
     def sizes(self, model: Any) -> tuple[int, int]:
         """How many numbers the native model holds: trainable ones, and running state."""

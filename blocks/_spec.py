@@ -252,6 +252,11 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[start : start + memory.size - ALIGNMENT].view(dtype).reshape(shape)
 
 
+def is_aligned(array: np.ndarray) -> bool:
+    """Whether an array begins where `aligned` lets one begin."""
+    return array.ctypes.data % ALIGNMENT == 0
+
+
 def map_value(function: Any, value: Any, *others: Any) -> Any:
     """Apply a function to each tensor of a value, keeping the tuples."""
     if isinstance(value, tuple):

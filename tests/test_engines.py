@@ -94,3 +94,17 @@ def test_keras_trains_alike_on_every_engine(engine):
     need("keras")
     need({"jax": "flax"}.get(engine, engine))
     assert ran(TRAINED.format(engine=engine), engine) == "all agree"
+
+
+MEMORY = """
+import test_params
+test_params.test_a_model_shares_no_memory("keras")
+print("all agree")
+"""
+
+
+@pytest.mark.parametrize("engine", ["jax", "torch"])
+def test_keras_shares_no_memory_on_any_engine(engine):
+    need("keras")
+    need({"jax": "flax"}.get(engine, engine))
+    assert ran(MEMORY, engine) == "all agree"

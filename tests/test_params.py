@@ -37,6 +37,29 @@ def test_every_backend_starts_from_the_same_numbers(backend):
     assert all(np.array_equal(found[p], wanted[p]) for p in wanted)
 
 
+def test_a_model_shares_no_memory(backend):
+    """Neither with arrays that it was given, wherever they lie in memory, nor with other models."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 4))
+    kernels = rng.normal(size=(6, 4, 4)).astype(np.float32)
+    net = bl.Sequential(*(bl.Dense(4, kernel_init=k.tolist()) for k in kernels), bl.BatchNorm())
+    node = bl.infer(net, (4,))
+    given, first = bl.init(node), bl.init(node)
+    models = [bl.lower(node, backend), bl.lower(node, backend, params=given)]
+    models += [bl.lower(node, backend, seed=1), bl.lower(node, backend)]
+    bl.load_params(models[2], given)
+    bl.fit(models[0], (x, y), loss="mse", epochs=2)
+    for array in given.values():
+        array[...] = 7
+    assert all(same(bl.params_of(model), first) for model in models[1:])
+    assert not same(bl.params_of(models[0]), first)
+    assert same(bl.init(node), first)
+
+
+def same(a, b):
+    return all(np.array_equal(a[path], b[path]) for path in b)
+
+
 def test_native_first_parameters_are_the_framework_own(backend):
     node = bl.infer(bl.Dense(40), (50,))
     native = bl.params_of(bl.lower(node, backend, init="native"))

@@ -21,7 +21,7 @@ from backends._rules import Binding, Program
 from backends.flax import modules, ops
 from backends.flax._common import module, rule
 from backends.flax._train import clipped, loss_of, native
-from blocks._spec import Node, aligned, floats, map_value, with_floats
+from blocks._spec import Node, floats, map_value, with_floats
 
 
 class FlaxBackend(Backend):
@@ -76,11 +76,6 @@ class FlaxBackend(Backend):
 
     def read(self, variable: Any) -> np.ndarray:
         return np.asarray(variable.get_value())
-
-    def write(self, variable: Any, array: np.ndarray) -> None:
-        own = aligned(array.shape, array.dtype)
-        own[...] = array
-        self.adopt(variable, own)
 
     def adopt(self, variable: Any, array: np.ndarray) -> None:
         with precision(str(array.dtype)):

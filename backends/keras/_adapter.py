@@ -81,10 +81,6 @@ class KerasBackend(Backend):
     def read(self, variable: Any) -> np.ndarray:
         return keras.ops.convert_to_numpy(variable)
 
-    def write(self, variable: Any, array: np.ndarray) -> None:
-        with self.engine.precision(array.dtype):
-            variable.assign(array)
-
     def adopt(self, variable: Any, array: np.ndarray) -> None:
         with self.engine.precision(array.dtype):
             variable.assign(self.engine.tensor(array))

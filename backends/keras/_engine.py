@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blocks._spec import floats, half, leaves, map_value, with_floats
+from blocks._spec import floats, half, is_aligned, leaves, map_value, with_floats
 
 
 class TensorFlow:
@@ -19,8 +19,9 @@ class TensorFlow:
     def tensor(self, array: np.ndarray) -> Any:
         import tensorflow as tf
 
-        if half(str(array.dtype)) or not array.size:
-            return tf.convert_to_tensor(array)  # DLPack knows no bfloat16 of NumPy's
+        # DLPack knows no bfloat16 of NumPy's, and TensorFlow ends the process at other memory
+        if half(str(array.dtype)) or not array.size or not is_aligned(array):
+            return tf.convert_to_tensor(array)
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
     def whole(self, gradient: Any) -> Any:

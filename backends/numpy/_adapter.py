@@ -69,9 +69,6 @@ class NumpyBackend(Backend):
     def read(self, variable: Variable) -> np.ndarray:
         return variable.arrays[variable.name]
 
-    def write(self, variable: Variable, array: np.ndarray) -> None:
-        self.adopt(variable, array.copy())
-
     def adopt(self, variable: Variable, array: np.ndarray) -> None:
         layer, arrays, name = variable
         arrays[name] = widened(array)
