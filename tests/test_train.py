@@ -309,3 +309,65 @@ def test_the_state_of_the_optimiser_can_be_read():
     state = step.native.state_dict()
     assert state["param_groups"][0]["lr"] == 0.1
     assert all(entry["step"] == 1 for entry in state["state"].values())
+
+
+class First(bl.Custom):
+    """The square error of the first of several outputs."""
+
+    def out_spec(self, x):
+        return x[0].with_shape(())
+
+    def forward(self, ops, x):
+        return ops.mean(ops.square(x[0] - x[-1]))
+
+
+class Still(First):
+    """A loss that depends on no output."""
+
+    def forward(self, ops, x):
+        return ops.mean(ops.square(x[-1]))
+
+
+@pytest.mark.parametrize("optimizer", [bl.SGD(0.1, weight_decay=0.5), bl.AdamW(0.1)])
+def test_what_the_loss_does_not_depend_on_decays(optimizer, framework):
+    net = bl.Parallel(bl.Dense(2), bl.Dense(3), merge="tuple")
+    rng = np.random.default_rng(0)
+    data, found = (rng.normal(size=(7, 5)), rng.normal(size=(7, 2))), []
+    for name in ("numpy", framework):
+        model = bl.lower(net, name, input_shape=(5,), dtype="float64")
+        bl.fit(model, data, loss=First(), optimizer=optimizer, clip_norm=0.5, batch_size=4)
+        found.append(bl.params_of(model))
+    wanted, given = found
+    assert all(np.abs(given[path] - wanted[path]).max() < 1e-12 for path in wanted)
+
+
+def test_torch_trains_whatever_is_switched_off_around_it():
+    torch = pytest.importorskip("torch")
+    model = bl.lower(bl.Dense(1), "torch", input_shape=(2,))
+    data = np.ones((4, 2)), np.ones((4, 1))
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            losses = bl.fit(model, data, loss="mse", optimizer=bl.SGD(0.1), epochs=2).losses
+        assert losses[1] < losses[0]
+    assert bl.fit(model, data, loss=Still()).losses == (1.0,)
+
+
+def test_frozen_parameters_stay_and_some_must_not_be_frozen():
+    torch, keras = (pytest.importorskip(name) for name in ("torch", "keras"))
+    assert torch and keras
+    net = bl.Sequential(bl.Dense(3), bl.Dense(1))
+    data = np.ones((4, 2)), np.ones((4, 1))
+    freeze = {
+        "torch": lambda model, i: model[i].requires_grad_(False),
+        "keras": lambda model, i: setattr(model.layers[i + 1], "trainable", False),
+    }
+    for name, frozen in freeze.items():
+        model = bl.lower(net, name, input_shape=(2,))
+        before = bl.params_of(model)
+        frozen(model, 0)
+        bl.fit(model, data, loss="mse", optimizer=bl.AdamW(0.1), clip_norm=0.5)
+        after = bl.params_of(model)
+        assert [p for p in before if np.array_equal(before[p], after[p])] == ["0/kernel", "0/bias"]
+        frozen(model, 1)
+        with pytest.raises(bl.ParamError, match="nothing to train: all .* are frozen"):
+            bl.fit(model, data, loss="mse")

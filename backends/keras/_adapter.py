@@ -20,7 +20,7 @@ from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
 from backends.keras._train import Training, exact, loss_of, native
-from blocks._errors import UnsupportedError
+from blocks._errors import ParamError, UnsupportedError
 from blocks._spec import Node, aligned, array_dtype, is_float, map_value
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
@@ -132,6 +132,11 @@ class Trainer:
         optimizer: Any,
         clip_norm: float | None,
     ):
+        if not model.trainable_weights:
+            raise ParamError(
+                "fit has nothing to train: all layers are frozen.\n"
+                "  Set trainable=True of those that should change."
+            )
         self.engine, self.node, self.rate = engine, node, optimizer.rate(0)
         # a Custom block may branch on values, which a graph cannot
         eager = isinstance(loss, Custom) or any(isinstance(n.form, Custom) for n in node.walk())

@@ -71,15 +71,19 @@ def loss_of(loss: Any, dtype: str) -> Callable[[Any, Any], Any]:
 
 
 class Whole:
-    """Gradients of embeddings as whole arrays.
+    """Gradients of all that is trained, as whole arrays.
 
-    TensorFlow gives them row by row. Keras would square each row by itself, also where an id was
-    used several times and its rows should be added first.
+    TensorFlow gives those of embeddings row by row. Keras would square each row by itself, also
+    where an id was used several times and its rows should be added first. And it would skip what
+    the loss does not depend on, which decays like the rest.
     """
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         whole = ENGINES[keras.backend.backend()].whole
-        super().apply([g if g is None else whole(g) for g in grads], trainable_variables)  # type: ignore[misc]
+        variables = trainable_variables or grads  # JAX gives no variables, and all gradients
+        pairs = zip(grads, variables, strict=True)
+        grads = [ops.zeros_like(v) if g is None else whole(g) for g, v in pairs]
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
 
 
 class Descent(Whole, keras.optimizers.SGD):  # type: ignore[misc]  # it has no types

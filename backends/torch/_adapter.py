@@ -18,6 +18,7 @@ from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, loss_of, native
+from blocks._errors import ParamError
 from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
 
 
@@ -74,8 +75,9 @@ class TorchBackend(Backend):
         return sum(p.numel() for p in model.parameters()), sum(b.numel() for b in buffers)
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
-        with mode(model, training), torch.no_grad(), autocast(node, model):
-            return map_value(to_numpy, model(to_tensors(model, x)))
+        device = device_of(model)
+        with mode(model, training), torch.no_grad(), autocast(node, device):
+            return map_value(to_numpy, model(to_tensors(device, x)))
 
     def gradients(
         self,
@@ -86,14 +88,14 @@ class TorchBackend(Backend):
         training: bool,
         bindings: Iterable[Binding],
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        find = self.finder(model)
+        find, device = self.finder(model), device_of(model)
         weights = {b.path: find(b) for b in bindings if b.spec.trainable}
         with mode(model, training), differentiable(weights.values()):
-            inputs = to_tensors(model, x)
+            inputs = to_tensors(device, x)
             tracked = [tensor.requires_grad_() for tensor in floats(inputs)]
-            with autocast(node, model):
+            with autocast(node, device):
                 outputs = leaves(model(inputs))
-            seeds = leaves(to_tensors(model, cotangent))
+            seeds = leaves(to_tensors(device, cotangent))
             pairs = zip(outputs, seeds, strict=True)
             moving = [(y, seed.to(y.dtype)) for y, seed in pairs if y.requires_grad]
             grads = torch.autograd.grad(
@@ -116,22 +118,37 @@ class Trainer:
 
     def __init__(self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None):
         self.node, self.model, self.clip_norm = node, model, clip_norm
-        self.loss = loss_of(loss)
-        self.native = native(optimizer, model.parameters(), optimizer.rate(0))
+        self.loss, self.device = loss_of(loss), device_of(model)
+        self.trained = [param for param in model.parameters() if param.requires_grad]
+        if not self.trained:
+            raise ParamError(
+                "fit has nothing to train: all parameters are frozen.\n"
+                "  Set requires_grad of those that should change."
+            )
+        self.native = native(optimizer, self.trained, optimizer.rate(0))
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:
         model, optimizer = self.model, self.native
-        with mode(model, training=True):
+        with mode(model, training=True), differentiable(()):
             optimizer.zero_grad()
-            with autocast(self.node, model):
-                value = self.loss(model(to_tensors(model, x)), to_tensors(model, y))
-            value.backward()
+            with autocast(self.node, self.device):
+                outputs = model(to_tensors(self.device, x))
+                value = self.loss(outputs, to_tensors(self.device, y))
+            self.backward(value)
             if self.clip_norm is not None:
-                clip(model.parameters(), self.clip_norm)
+                clip(self.trained, self.clip_norm)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
         return value.item()
+
+    def backward(self, value: torch.Tensor) -> None:
+        """Gradients of all that is trained: torch skips what has none, which would not decay."""
+        if value.requires_grad:
+            value.backward()
+        for param in self.trained:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
 
 
 @contextmanager
@@ -163,11 +180,11 @@ def differentiable(weights: Iterable[torch.Tensor]) -> Iterator[None]:
                 weight.requires_grad_(False)
 
 
-def autocast(node: Node, model: Any) -> Any:
+def autocast(node: Node, device: torch.device) -> Any:
     """torch's own mixed precision, where the node asks for it."""
     mixed = node.dtype != node.param_dtype
     dtype = getattr(torch, node.dtype) if mixed else None
-    return torch.autocast(device_of(model).type, dtype, enabled=mixed)  # whatever is set around it
+    return torch.autocast(device.type, dtype, enabled=mixed)  # whatever is set around it
 
 
 def device_of(model: Any) -> torch.device:
@@ -175,9 +192,8 @@ def device_of(model: Any) -> torch.device:
     return torch.device("cpu") if held is None else held.device
 
 
-def to_tensors(model: Any, value: Any) -> Any:
-    """Arrays on the model's device."""
-    device = device_of(model)
+def to_tensors(device: torch.device, value: Any) -> Any:
+    """Arrays on a device."""
     return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device), value)
 
 
