@@ -42,10 +42,10 @@ class TorchBackend(Backend):
     }
 
     def build(self, program: Program, seed: int, blank: bool = False) -> Any:
-        with torch.random.fork_rng(), Undrawn() if blank else nullcontext():
+        with torch.random.fork_rng(), Undrawn() if blank else nullcontext(), trainable():
             torch.manual_seed(seed)
             model = super().build(program, seed)
-        return model.to(getattr(torch, program.node.param_dtype))
+            return model.to(getattr(torch, program.node.param_dtype))
 
     def body(self, program: Program) -> str:
         node, text = program.node, super().body(program)
@@ -66,7 +66,8 @@ class TorchBackend(Backend):
             variable.copy_(from_numpy(array))
 
     def adopt(self, variable: torch.Tensor, array: np.ndarray) -> None:
-        variable.data = from_numpy(array).to(variable)
+        with trainable():
+            variable.data = from_numpy(array).to(variable)
 
     def sizes(self, model: Any) -> tuple[int, int]:
         saved = model.state_dict()
@@ -195,6 +196,11 @@ def device_of(model: Any) -> torch.device:
 def to_tensors(device: torch.device, value: Any) -> Any:
     """Arrays on a device."""
     return map_value(lambda a: from_numpy(np.ascontiguousarray(a)).to(device), value)
+
+
+def trainable() -> Any:
+    """Parameters of a model that is made in inference mode could never be trained."""
+    return torch.inference_mode(False)
 
 
 DRAWING = {
