@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -162,6 +163,8 @@ def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) ->
 
 def origin(model: Any, node: Node | None = None) -> Origin:
     """Where a model came from; by its node for one that was not made by `lower`."""
+    if not isinstance(node, (Node, NoneType)):
+        raise FieldError(f"node must be a node from infer, got {node!r}.")
     try:
         known = ORIGINS.get(inner(model))
     except TypeError:  # what cannot be hashed or referred to is no model

@@ -131,7 +131,7 @@ def fit(
     known = origin(model, node)
     names = check_loss(loss, metrics)
     optimizer = SGD() if optimizer is None else optimizer
-    check_options(optimizer, clip_norm)
+    check_options(optimizer, clip_norm, on_step=on_step, on_epoch=on_epoch)
     check_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
     if not any(spec.trainable for spec in known.node.param_specs().values()):
         raise ParamError("fit has nothing to train: the network has no trainable parameters.")
@@ -152,11 +152,11 @@ def fit(
                 losses.append(call_deep(known.levels, step, *given.take(rows), rate))
                 sizes.append(len(rows))
                 for call in (advance, on_step):
-                    if call:
+                    if call is not None:
                         call(len(losses), losses[-1])
             seconds += time.perf_counter() - start
             table.append(judge.row(np.average(losses[-len(sizes) :], weights=sizes)))
-            if on_epoch:
+            if on_epoch is not None:
                 on_epoch(len(table), table[-1])
             if keep_best and table[-1][judge.column] < lowest:
                 best, lowest = params_of(model, node=known.node), table[-1][judge.column]
@@ -192,13 +192,16 @@ class Judge:
         return row
 
 
-def check_options(optimizer: Any, clip_norm: Any) -> None:
-    """Refuse what is no optimiser, and a norm that is not above 0."""
+def check_options(optimizer: Any, clip_norm: Any, **calls: Any) -> None:
+    """Refuse what is no optimiser, a norm that is not above 0, and what cannot be called."""
     if not isinstance(optimizer, Optimizer):
         raise FieldError(f"optimizer must be an optimiser such as SGD(0.1), got {optimizer!r}.")
     fields.real(low=0, open_low=True, optional=True).metadata["convert"](
         None, "clip_norm", clip_norm
     )
+    for name, call in calls.items():
+        if call is not None and not callable(call):
+            raise FieldError(f"{name} must be a function, got {call!r}.")
 
 
 def check_early_stop(early_stop: Any, metrics: tuple[str, ...], validated: bool) -> None:

@@ -271,6 +271,8 @@ WRONG = [
     ),
     ({"validation": 3}, "validation must be a pair: inputs and targets."),
     ({"validation": (np.zeros((2, 4)), np.array([0, 3]))}, "cross_entropy needs labels from 0 to"),
+    ({"on_step": 3}, "on_step must be a function, got 3."),
+    ({"node": "net"}, "node must be a node from infer, got 'net'."),
     ({"optimizer": bl.Dense(3)}, "optimizer must be an optimiser such as SGD(0.1), got Dense("),
 ]
 
