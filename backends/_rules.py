@@ -327,6 +327,16 @@ def each(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
     return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
+def leaps(node: Node, channels: int) -> bool:
+    """Whether a convolution goes from one cell to another and leaves out those between them.
+
+    On few channels that lie together in memory, the gradient of such a kernel in oneDNN, which
+    torch 2.13 and TensorFlow 2.21 use on CPUs, writes beyond its end if cells are left over behind
+    the last window, and ends the process.
+    """
+    return max(node.form.kernel_size) == 1 < max(node.form.stride) and channels < 16
+
+
 def native_axis(axis: int, rank: int) -> int:
     """An axis of a value as frameworks count it, with the batch; the last is -1."""
     return -1 if axis == rank - 1 else axis + 1

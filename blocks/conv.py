@@ -63,7 +63,9 @@ class Conv(Leaf):
         check_groups(self)
 
     def resolve(self, x: Spec) -> dict[str, Any]:
-        return _shape.windows(x, self.padding, self.kernel_size, self.stride, self.dilation)
+        steps = self.kernel_size, self.stride, self.dilation
+        found = _shape.windows(x, self.padding, *steps)
+        return found | {"unreached": _shape.unreached(x, found["padding"], *steps)}
 
     def out_spec(self, x: Spec) -> Spec:
         _shape.need_spatial(x, len(self.kernel_size))

@@ -159,6 +159,14 @@ CASES = [
         kernel_init="he_normal",
         bias_init="ones",
     ),
+    case(
+        "Conv2d of single cells",
+        bl.Conv(6, (1, 1), stride=2),
+        (10, 8, 4),
+        spatial=True,
+        padding=((1, 0), (0, 2)),
+        stride=(3, 2),
+    ),
     case("Conv2d even, stride 1", bl.Conv(3, (4, 2), padding="same"), (7, 8, 4), spatial=True),
     case(
         "Conv1d",
@@ -255,6 +263,14 @@ CASES = [
         in_features=stated(4, 3),
         kernel_init="he_normal",
         bias_init="ones",
+    ),
+    case(
+        "ConvTranspose2d of single cells",
+        bl.ConvTranspose(6, (1, 1), stride=2),
+        (5, 4, 3),
+        spatial=True,
+        output_padding=1,
+        stride=(3, 2),
     ),
     case(
         "ConvTranspose1d",

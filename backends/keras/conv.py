@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import Bind, each, out_in, turned_around
+from backends._rules import Bind, each, leaps, out_in, turned_around
 from backends.keras._common import (
     LAST,
     layer,
@@ -42,8 +42,14 @@ def conv(node: Node) -> Any:
         use_bias=optional(block.use_bias, True),
         **LAST,
     )
-    before = () if native else (zero_padding(node, pads),)
-    return pipe(*before, main, *((thin(node),) if thinned else ()))
+    left_over = tuple((0, cells) for cells in node.resolved["unreached"])
+    cropped = padded(left_over) and leaps(node, node.in_spec.channels) and not thinned
+    return pipe(
+        *(() if native else (zero_padding(node, pads),)),
+        *((cropping(node, left_over),) if cropped else ()),
+        main,
+        *((thin(node),) if thinned else ()),
+    )
 
 
 def thin(node: Node) -> Any:
@@ -56,7 +62,8 @@ def thin(node: Node) -> Any:
 def fits(node: Node) -> bool:
     """Whether Keras has the layer: without groups and dilation, and with no cell beyond "valid"."""
     block, crop = node.form, node.resolved["valid_crop"]
-    return block.groups == max(block.dilation) == 1 and min(map(min, crop)) >= 0
+    alone = block.groups == max(block.dilation) == 1 and not leaps(node, block.features)
+    return alone and min(map(min, crop)) >= 0
 
 
 def transposed_kernel(node: Node) -> Bind:

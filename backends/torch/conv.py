@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call, optional
-from backends._rules import each, in_first, out_first
+from backends._rules import each, in_first, leaps, out_first
 from backends.torch._common import before, last_first, rule, symmetric
 from blocks._spec import Node
 from blocks.conv import Conv, ConvTranspose
@@ -15,6 +15,9 @@ from blocks.conv import Conv, ConvTranspose
 def conv(node: Node) -> Any:
     block, rank = node.form, len(node.form.kernel_size)
     pads = node.resolved["padding"]
+    if "moved" in node.resolved and leaps(node, node.in_spec.channels):
+        ends = node.resolved["unreached"]
+        pads = tuple((low, high - end) for (low, high), end in zip(pads, ends, strict=True))
     padding: dict[str, Any]
     if symmetric(pads):
         name, padding = f"nn.Conv{rank}d", {"padding": optional(each(before(pads)), 0)}
@@ -42,7 +45,8 @@ def conv_transpose(node: Node) -> Any:
     more = tuple(low - high for low, high in crop)
     limits = map(max, block.stride, block.dilation)
     ends: dict[str, Any]
-    if all(0 <= cells < limit for cells, limit in zip(more, limits, strict=True)):
+    apart = any(more) and "moved" in node.resolved and leaps(node, block.features)
+    if not apart and all(0 <= cells < limit for cells, limit in zip(more, limits, strict=True)):
         name, padding = f"nn.ConvTranspose{rank}d", optional(each(before(crop)), 0)
         ends = {"padding": padding, "output_padding": optional(each(more), 0)}
     else:
