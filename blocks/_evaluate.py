@@ -10,8 +10,7 @@ import numpy as np
 
 from blocks._backends import find_backend
 from blocks._errors import FieldError, ShapeError
-from blocks._fields import as_index
-from blocks._infer import check_word
+from blocks._infer import check_ints, check_word
 from blocks._models import Origin, apply, batch, origin
 from blocks._spec import Node, leaves, map_value
 from blocks.custom import Custom
@@ -52,13 +51,6 @@ class Data:
         """All of the examples in their order."""
         for start in range(0, len(self), size):
             yield self.take(slice(start, start + size))
-
-
-def check_numbers(**numbers: tuple[Any, int]) -> None:
-    """Refuse what is no int, or one below its least value."""
-    for name, (number, low) in numbers.items():
-        if as_index(number) is None or number < low:
-            raise FieldError(f"{name} must be an int of at least {low}, got {number!r}.")
 
 
 def check_loss(loss: Any, metrics: Any) -> tuple[str, ...]:
@@ -108,7 +100,7 @@ def evaluate(
     """
     known = origin(model, node)
     names = check_loss(loss, metrics)
-    check_numbers(batch_size=(batch_size, 1))
+    check_ints(batch_size=(batch_size, 1))
     checked = Data.of(known.node, data, (loss, *names), "data")
     words = {"loss": loss} | {name: name for name in names}
     return score(model, known, checked, words, batch_size)

@@ -122,6 +122,13 @@ def check_word(name: str, value: Any, known: Sequence[str]) -> None:
         )
 
 
+def check_ints(**numbers: tuple[Any, int]) -> None:
+    """Refuse what is no int, or one below its least value."""
+    for name, (number, low) in numbers.items():
+        if as_index(number) is None or number < low:
+            raise FieldError(f"{name} must be an int of at least {low}, got {number!r}.")
+
+
 def input_spec(shape: Any, dtype: str, layout: str) -> ValueSpec:
     """A spec from a shape as users write it, or from a spec."""
     if isinstance(shape, Spec):

@@ -20,7 +20,7 @@ from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._draws import shared_draws
 from blocks._errors import BlockError, FieldError, ShapeError
-from blocks._infer import check_word, infer
+from blocks._infer import check_ints, check_word, infer
 from blocks._params import Params, check_params
 from blocks._params import init as init_params
 from blocks._spec import (
@@ -117,6 +117,7 @@ def lower(
 def drawing_program(adapter: Any, node: Node, draws: str, seed: int) -> Any:
     """The network as a native program that draws its random numbers in one of the two ways."""
     check_word("draws", draws, ("native", "shared"))
+    check_ints(seed=(seed, 0))
     return adapter.program(shared_draws(node, seed) if draws == "shared" else node)
 
 

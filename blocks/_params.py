@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from blocks._errors import FieldError, ParamError, did_you_mean
+from blocks._infer import check_ints
 from blocks._spec import Node, ParamSpec, array_dtype, is_float
 from blocks.initializers import Init, as_init, drawn
 
@@ -43,6 +44,9 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
     >>> bl.init(node, initial={"kernel": "he_normal", "**/bias": 42})["bias"]
     array([42., 42., 42., 42.], dtype=float32)
     """
+    if not isinstance(node, Node):
+        raise FieldError(f"init takes a node from infer, got {node!r}.")
+    check_ints(seed=(seed, 0))
     specs = node.param_specs()
     inits = {path: spec.init for path, spec in specs.items()} | overridden(specs, initial or {})
     arrays = {path: first(inits[path], generator(seed, path), specs[path]) for path in specs}

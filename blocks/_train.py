@@ -15,7 +15,8 @@ import numpy as np
 from blocks import _fields as fields
 from blocks._block import Config, block
 from blocks._errors import FieldError, ParamError, did_you_mean
-from blocks._evaluate import Data, check_loss, check_numbers, score
+from blocks._evaluate import Data, check_loss, score
+from blocks._infer import check_ints
 from blocks._models import origin, params_of
 from blocks._params import Params
 from blocks._spec import Node
@@ -132,7 +133,8 @@ def fit(
     names = check_loss(loss, metrics)
     optimizer = SGD() if optimizer is None else optimizer
     check_options(optimizer, clip_norm, on_step=on_step, on_epoch=on_epoch)
-    check_numbers(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
+    check_ints(epochs=(epochs, 1), batch_size=(batch_size, 1), seed=(seed, 0))
+    optimizer.check_dtype(known.node.param_dtype)
     if not any(spec.trainable for spec in known.node.param_specs().values()):
         raise ParamError("fit has nothing to train: the network has no trainable parameters.")
     words = (loss, *names)

@@ -10,6 +10,7 @@ from typing import Any
 from blocks import _fields as fields
 from blocks._block import Config, block
 from blocks._errors import FieldError
+from blocks._spec import array_dtype
 from blocks.schedule import Schedule
 
 
@@ -33,6 +34,9 @@ class Optimizer(Config):
         """The learning rate of a step, counted from 0."""
         given = self.learning_rate
         return given.value(step) if isinstance(given, Schedule) else given
+
+    def check_dtype(self, dtype: str) -> None:
+        """Refuse numbers that mean nothing beside parameters of this dtype."""
 
 
 @block
@@ -89,6 +93,16 @@ class Adam(Optimizer):
     beta1: float = fields.real(0.9, low=0, high=1, open_high=True)
     beta2: float = fields.real(0.999, low=0, high=1, open_high=True)
     epsilon: float = fields.real(1e-8, low=0, open_low=True)
+
+    def check_dtype(self, dtype: str) -> None:
+        for name, lost in (("beta1", 1), ("beta2", 1), ("epsilon", 0)):
+            value = getattr(self, name)
+            if array_dtype(dtype).type(value) == lost:
+                raise FieldError(
+                    f"{type(self).__name__}.{name}={value} is {lost} beside parameters in {dtype}, "
+                    "so that the moments mean nothing.\n"
+                    '  Keep the parameters in float32: infer(..., param_dtype="float32").'
+                )
 
 
 @block

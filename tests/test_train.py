@@ -373,3 +373,27 @@ def test_frozen_parameters_stay_and_some_must_not_be_frozen():
         frozen(model, 1)
         with pytest.raises(bl.ParamError, match=r"nothing to train: all .* are frozen"):
             bl.fit(model, data, loss="mse")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_adam_on_parameters_of_16_bits_is_refused(backend, dtype):
+    """float16 has no 1e-8, bfloat16 nothing between 0.996 and 1: the moments would be nonsense."""
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    model = bl.lower(bl.Dense(4), backend, input_shape=(4,), dtype=dtype)
+    with pytest.raises(bl.FieldError, match=rf"Adam\.\w+=.* beside parameters in {dtype}"):
+        bl.fit(model, (x, x), loss="mse", optimizer=bl.Adam())
+    mixed = bl.lower(bl.Dense(4), backend, input_shape=(4,), dtype=dtype, param_dtype="float32")
+    history = bl.fit(mixed, (x, x), loss="mse", optimizer=bl.Adam(0.1), epochs=20)
+    assert history.losses[-1] < history.losses[0]
+
+
+@pytest.mark.parametrize("seed", ["os", -1, 1.5, None])
+def test_seeds_are_checked_before_they_are_used(seed):
+    node = bl.infer(bl.Dense(4), (4,))
+    for verb in (
+        lambda: bl.init(node, seed=seed),
+        lambda: bl.lower(node, "numpy", seed=seed),
+        lambda: bl.source(node, "numpy", seed=seed),
+    ):
+        with pytest.raises(bl.FieldError, match="seed must be an int of at least 0"):
+            verb()
