@@ -207,3 +207,20 @@ def test_float64_listings_build_float64_models(backend):
 
 def test_values_keep_tuples():
     assert map_value(lambda a: a + 1, (1, (2, 3))) == (2, (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("backend", "channels", "line"),
+    [
+        ("keras", 4, "Cropping2D(((0, 1), (0, 1))"),
+        ("torch", 4, "PaddedConv2d(4, 6, kernel_size=1, stride=2, pads=(0, -1, 0, -1))"),
+        ("keras", 16, "Conv2D(6, kernel_size=1, strides=2, name"),
+        ("torch", 16, "nn.Conv2d(16, 6, kernel_size=1, stride=2)"),
+    ],
+)
+def test_cells_left_over_behind_single_ones_are_cut_off(backend, channels, line):
+    """On few channels: the numbers are the same, but oneDNN's gradient would end the process."""
+    need(backend)
+    listing = bl.source(bl.Conv(6, (1, 1), stride=2), backend, input_shape=(10, 8, channels))
+    assert line in listing
+    assert ("Cropping" in listing or "Padded" in listing) is (channels < 16)
