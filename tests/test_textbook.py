@@ -670,3 +670,30 @@ def test_examples_print_what_the_pages_say(name, framework, monkeypatch, capsys)
     text = capsys.readouterr().out
     assert all(words in text for words in PRINTED[name])
     assert framework in text
+
+
+def moved(model, framework):
+    """The model on the first GPU, or on the CPU where there is none."""
+    if framework == "torch":
+        import torch
+
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if framework == "flax":
+        import jax
+        from flax import nnx
+
+        nnx.update(model, jax.device_put(nnx.state(model), jax.devices()[0]))
+    return model  # Keras has put it there
+
+
+def test_a_model_runs_with_a_gpu_and_without(framework):
+    """A model goes where its framework puts it, and the verbs follow."""
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    net = bl.Sequential(bl.Dense(5), bl.BatchNorm(), bl.Tanh(), bl.Dense(2))
+    model = moved(bl.lower(net, framework, input_shape=(4,)), framework)
+    reference = bl.lower(net, "numpy", input_shape=(4,))
+    for each in (model, reference):
+        bl.fit(each, (x, x[:, :2]), loss="mse", optimizer=bl.SGD(0.1), epochs=3)
+    np.testing.assert_allclose(bl.apply(model, x), bl.apply(reference, x), atol=1e-5)
+    grads = bl.gradients(model, x, np.ones((3, 2), np.float32))
+    assert {grad.dtype for grad in grads.values()} == {np.dtype(np.float32)}
