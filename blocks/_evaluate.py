@@ -136,7 +136,9 @@ SHARES: dict[Any, Callable[[Any, Any], float]] = {
 
 def accuracy(model: Any, x: np.ndarray, labels: np.ndarray) -> float:
     """The share of examples whose largest output is at their label, in evaluation mode."""
-    found, labels = apply(model, x).argmax(-1), np.asarray(labels)
-    if labels.shape != found.shape:
-        raise ShapeError(f"accuracy needs labels of shape {found.shape}, got {labels.shape}.")
-    return float(np.mean(found == labels))
+    outputs, labels = apply(model, x), np.asarray(labels)
+    if labels.shape != outputs.shape[:-1]:
+        raise ShapeError(
+            f"accuracy needs labels of shape {outputs.shape[:-1]}, got {labels.shape}."
+        )
+    return SHARES["accuracy"](outputs, labels)

@@ -98,8 +98,9 @@ def save_params(params: Mapping[str, np.ndarray], path: str | Path) -> None:
     """Write parameters to a safetensors file: by their canonical paths, each in its own dtype.
 
     Raises:
-        FileError: if they are no dict from path to array of numbers.
+        FileError: if they are no dict from path to array of numbers, or cannot be written there.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
@@ -112,7 +113,10 @@ def save_params(params: Mapping[str, np.ndarray], path: str | Path) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf" and not is_float(array):
             raise FileError(f"a file of parameters holds numbers; {name} has dtype {array.dtype}.")
-    save_file(arrays, path, PARAMS_HEADER)
+    try:
+        save_file(arrays, path, PARAMS_HEADER)
+    except SafetensorError as error:
+        raise FileError(f"parameters cannot be written to {path}: {error}.") from None
 
 
 def load_params_file(path: str | Path) -> Params:

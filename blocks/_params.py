@@ -68,9 +68,9 @@ def overridden(paths: Iterable[str], initial: Mapping[str, Any]) -> dict[str, In
 
 
 def as_draw(label: str, value: Any) -> Init | Draw:
-    """What draws a parameter: an initialiser or a function; an array stays the array it is."""
+    """What draws a parameter: an initialiser or a function; an array is copied in its own shape."""
     if isinstance(value, np.ndarray):
-        return lambda rng, shape: value
+        return lambda rng, shape: value.copy()
     return value if callable(value) and not isinstance(value, type) else as_init(label, value)
 
 

@@ -134,3 +134,8 @@ def test_only_parameters_are_written(params, tmp_path):
     with pytest.raises(bl.FileError, match="a file of parameters holds"):
         bl.save_params(params, tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_parameters_for_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(bl.FileError, match=r"parameters cannot be written to .*missing"):
+        bl.save_params({"kernel": np.eye(2, 3)}, tmp_path / "missing" / "net.safetensors")

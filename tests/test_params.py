@@ -318,3 +318,10 @@ def test_first_parameters_that_do_not_fit_are_refused(message):
     with pytest.raises(bl.BlockError) as error:
         bl.init(bl.infer(bl.Dense(2), (3,)), initial=WRONG_INITIAL[message])
     assert message in str(error.value)
+
+
+def test_first_numbers_from_an_array_are_a_copy():
+    kernel = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    given = kernel.copy()
+    bl.init(bl.infer(bl.Dense(3), (4,)), initial={"kernel": given})["kernel"][...] = 7
+    assert np.array_equal(given, kernel)
