@@ -25,10 +25,10 @@ import numpy as np
 
 import blocks
 from blocks import initializers
+from blocks._arrays import read_arrays, readable, replacing, write_arrays
 from blocks._block import Block, Config
 from blocks._errors import BlockError, FileError, did_you_mean
 from blocks._params import Params
-from blocks._spec import array_dtype, is_float
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
@@ -82,13 +82,16 @@ def from_json(text: str, custom: Iterable[type[Custom]] = ()) -> Block:
 
 def save(network: Block, path: str | Path) -> None:
     """Write a network to a JSON file."""
-    Path(path).write_text(to_json(network), encoding="utf-8")
+    text = to_json(network)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def load(path: str | Path, custom: Iterable[type[Custom]] = ()) -> Block:
     """Read a network from a JSON file; arguments and errors as in `from_json`."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with readable(path):
+            text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise FileError(f"{path} is no text in UTF-8.") from None
     return from_json(text, custom)
@@ -100,56 +103,16 @@ def save_params(params: Mapping[str, np.ndarray], path: str | Path) -> None:
     Raises:
         FileError: if they are no dict from path to array of numbers, or cannot be written there.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
-        raise FileError("a file of parameters holds a dict from path to array.")
-    # safetensors reads memory from its start, so arrays must lie there in order
-    try:
-        arrays = {name: np.asarray(array, order="C") for name, array in params.items()}
-    except (TypeError, ValueError) as error:
-        raise FileError(f"a file of parameters holds arrays: {error}.") from None
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf" and not is_float(array):
-            raise FileError(f"a file of parameters holds numbers; {name} has dtype {array.dtype}.")
-    try:
-        save_file(arrays, path, PARAMS_HEADER)
-    except SafetensorError as error:
-        raise FileError(f"parameters cannot be written to {path}: {error}.") from None
+    write_arrays(path, params, PARAMS_HEADER, "a file of parameters")
 
 
 def load_params_file(path: str | Path) -> Params:
     """The parameters in a file that `save_params` wrote, for `lower` or `load_params`.
 
     Raises:
-        FileError: if it is no such file.
+        FileError: if it is no such file, or was damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    array_dtype("bfloat16")  # so that NumPy knows it
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise FileError(f"{path} is no safetensors file: {error}.") from None
-    check_header(path, header)
-    return params
-
-
-def check_header(path: str | Path, header: Mapping[str, str]) -> None:
-    """Refuse a file of another kind, or of another version."""
-    if header.get("format") != PARAMS_HEADER["format"]:
-        raise FileError(
-            f"{path} holds no parameters of isoblocks: it does not say 'format': "
-            f"{PARAMS_HEADER['format']!r}."
-        )
-    if header.get("version") != PARAMS_HEADER["version"]:
-        raise FileError(
-            f"{path} has version {header.get('version')!r}, but version "
-            f"{PARAMS_HEADER['version']} is what this isoblocks reads. Install a newer one."
-        )
+    return read_arrays(path, PARAMS_HEADER, "parameters of isoblocks")[0]
 
 
 def encoded(value: Any) -> Generator[Any, Any, Any]:

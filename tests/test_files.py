@@ -137,5 +137,40 @@ def test_only_parameters_are_written(params, tmp_path):
 
 
 def test_parameters_for_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(bl.FileError, match=r"parameters cannot be written to .*missing"):
+    with pytest.raises(bl.FileError, match=r"missing.* cannot be written: No such file"):
         bl.save_params({"kernel": np.eye(2, 3)}, tmp_path / "missing" / "net.safetensors")
+
+
+def test_damage_is_seen(tmp_path):
+    """In the numbers, and where numbers change places."""
+    path = tmp_path / "net.safetensors"
+    bl.save_params({"a": np.ones(3), "b": np.zeros(3)}, path)
+    written = path.read_bytes()
+    path.write_bytes(written[:-1] + b"\1")
+    with pytest.raises(bl.FileError, match="was damaged: the checksum of b is another"):
+        bl.load_params_file(path)
+    path.write_bytes(written.replace(b'"a":{', b'"c":{'))
+    with pytest.raises(bl.FileError, match="it has not one checksum for each array"):
+        bl.load_params_file(path)
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    for read in (bl.load, bl.load_params_file):
+        with pytest.raises(bl.FileError, match=r"nothing.json cannot be read: No such file"):
+            read(tmp_path / "nothing.json")
+        with pytest.raises(bl.FileError, match=r"cannot be read"):
+            read(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "net.json"
+    bl.save(bl.Dense(3), path)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(bl.FileError, match="cannot be written: No space left"):
+        bl.save(bl.Dense(4), path)
+    assert bl.load(path) == bl.Dense(3)
+    assert list(tmp_path.iterdir()) == [path]
