@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import count
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,16 @@ from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
 from blocks._repeat import unrolled
 from blocks._spec import Node, aligned
+
+Place: TypeAlias = tuple[str, tuple[int, ...]]
+
+
+class Record(NamedTuple):
+    """What a native module returned: arrays as it had them. `kind` is the name of its class."""
+
+    place: Place
+    kind: str
+    value: Any
 
 
 class Backend:
@@ -103,6 +113,17 @@ class Backend:
 
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         """Arrays in, arrays out."""
+        raise NotImplementedError
+
+    def place(self, program: Program, node: Node) -> Place:
+        """Where the native module of a node is: its name, and which of a stack it is."""
+        return program.modules[node.home]
+
+    def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
+        """What every module returns in evaluation, in the order in which they return it.
+
+        Without a program the model is someone else's: its places are its own names.
+        """
         raise NotImplementedError
 
     def gradients(

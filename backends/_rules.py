@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Container, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -186,11 +186,16 @@ class Binding:
 
 @dataclass(frozen=True)
 class Program:
-    """A network as a backend's native expression, with the bindings of its parameters."""
+    """A network as a backend's native expression, with the bindings of its parameters.
+
+    `modules` tells where the native module of each node is, by its path: like a binding's `module`
+    and `index`.
+    """
 
     node: Node
     expression: Any
     bindings: tuple[Binding, ...]
+    modules: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,10 @@ class Rules:
         """What keeps a network from float64 precision on this backend."""
         return [limit for limit in self.inexact if any(map(limit.concerns, node.walk()))]
 
+    def marked(self, node: Node, expression: Any) -> Any:
+        """The expression of a node, in what remembers whose it is; here nothing does."""
+        return expression
+
     def find(self, node: Node) -> Rule:
         """The rule of the block as written, else of what it expands to, else of its family."""
         for kind in (type(node.block), type(node.form), node.form.ruled_as()):
@@ -279,9 +288,11 @@ class Rules:
         """
         bindings: dict[str, Binding] = {}
         shared: dict[str, Any] = {}
+        modules: dict[str, tuple[str, tuple[int, ...]]] = {}
 
         def lowered(node: Node, module: str, stack: tuple[int, ...]) -> Generator[Any, Any, Any]:
             rule = self.find(node)
+            modules[node.path] = module, stack
             children = {}
             for index, child in enumerate(node.children):
                 step = rule.child.format(name=child.name, index=index)
@@ -295,6 +306,7 @@ class Rules:
                 bindings.setdefault(binding.path, binding)
             combines = isinstance(node.form, Combinator)
             expression = rule.function(node, children) if combines else rule.function(node)
+            expression = self.marked(node, expression)
             if not node.shared:
                 return expression
             if shared.setdefault(node.shared, expression) != expression:
@@ -309,7 +321,7 @@ class Rules:
             return Let(name, expression)
 
         expression = run(lowered(node, "", ()))
-        return Program(node, expression, tuple(bindings.values()))
+        return Program(node, expression, tuple(bindings.values()), modules)
 
 
 def load_rules(package: str, path: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ Block ──infer──▶ Node ──init──▶ Params
 from blocks import initializers
 from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
+from blocks._diff import activations, diff
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -188,10 +189,12 @@ __all__ = [
     "VAELoss",
     "Validation",
     "accuracy",
+    "activations",
     "apply",
     "autoencoder",
     "backends",
     "count",
+    "diff",
     "evaluate",
     "fit",
     "fold_batchnorm",

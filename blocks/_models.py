@@ -177,11 +177,15 @@ def origin(model: Any, node: Node | None = None) -> Origin:
             f"this {type(model).__name__} was not made by lower, so its blocks are unknown. "
             "Give the node that it belongs to: node=..."
         )
+    adapter = find_backend(framework(model) or "numpy")
+    return Origin(node, adapter, adapter.program(node).bindings)
+
+
+def framework(model: Any) -> str | None:
+    """The framework whose module a model is."""
     packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     # Keras first: its models are also modules of the engine underneath.
-    names = [name for name in ("keras", "flax", "torch") if name in packages]
-    adapter = find_backend(names[0] if names else "numpy")
-    return Origin(node, adapter, adapter.program(node).bindings)
+    return next((name for name in ("keras", "flax", "torch") if name in packages), None)
 
 
 def inner(model: Any) -> Any:

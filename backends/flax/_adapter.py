@@ -15,13 +15,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from backends._backend import Backend
+from backends._backend import Backend, Record
 from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.flax import modules, ops
 from backends.flax._common import module, rule
+from backends.flax._record import record
 from backends.flax._train import clipped, loss_of, native
-from blocks._spec import Node, floats, map_value, with_floats
+from blocks._spec import Node, floats, leaves, map_value, with_floats
 
 
 class FlaxBackend(Backend):
@@ -96,6 +97,11 @@ class FlaxBackend(Backend):
             if training:
                 nnx.update(model, state)
             return map_value(np.asarray, y)
+
+    def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
+        dtype = str(leaves(x)[0].dtype) if program is None else program.node.dtype
+        with precision(dtype):
+            return record(model, map_value(jnp.asarray, x))
 
     def gradients(
         self,

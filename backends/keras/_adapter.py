@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 
-from backends._backend import Backend
+from backends._backend import Backend, Place, Record
 from backends._expression import call, evaluate, literal, optional, render
 from backends._rules import Binding, Program
 from backends.keras import modules, ops
@@ -21,7 +23,7 @@ from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
 from backends.keras._train import Training, exact, loss_of, native
 from blocks._errors import ParamError, UnsupportedError
-from blocks._spec import Node, aligned, array_dtype, is_float, map_value
+from blocks._spec import Node, aligned, array_dtype, is_float, leaves, map_value
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
@@ -44,23 +46,24 @@ class KerasBackend(Backend):
     def engine(self) -> Any:
         return ENGINES[keras.backend.backend()]
 
-    def statements(self, program: Program) -> tuple[list[Statement], str]:
+    def traced(self, program: Program) -> tuple[Tracer, str]:
         """The statements after `inputs = ...`, and the name of the result."""
         tracer = Tracer(self.reserved() | {"x"})
-        out = run(tracer.trace(program.expression, "inputs", "x"))
+        return tracer, run(tracer.trace(program.expression, "inputs", "x"))
+
+    def statements(self, program: Program) -> tuple[list[Statement], str]:
+        tracer, out = self.traced(program)
         return tracer.statements, out
 
     def build(self, program: Program, seed: int, blank: bool = False) -> Any:
         with self.engine.precision(program.node.dtype), policy(program.node), seeded(seed):
             namespace = self.namespace(seed)
             values = {"inputs": map_value(evaluated(namespace), inputs_of(program))}
-            statements, out = self.statements(program)
-            for statement in statements:
-                values[statement.target] = statement.run(
-                    values, namespace, undrawn if blank else called
-                )
-            model = call_deep(len(statements), keras.Model, values["inputs"], values[out])
+            tracer, out = self.traced(program)
+            made = run_all(tracer, values, namespace, undrawn if blank else called)
+            model = call_deep(len(tracer.statements), keras.Model, values["inputs"], values[out])
         check_kept(model, program)
+        MADE[model] = made
         return model
 
     def body(self, program: Program) -> str:
@@ -94,6 +97,23 @@ class KerasBackend(Backend):
         with self.engine.precision(node.dtype):
             y = model(map_value(tensor, x), training=training)
             return map_value(keras.ops.convert_to_numpy, y)
+
+    def place(self, program: Program, node: Node) -> Place:
+        return node.home, ()
+
+    def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
+        made = MADE.get(model) or layer_outputs(model)
+        values = [value for _, _, value in made]
+        dtype = model.compute_dtype if program is None else program.node.dtype
+        with self.engine.precision(dtype):
+            inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
+            seen = keras.Model(inputs, [tensor for v in values for tensor in leaves(v)])
+            # one output alone comes without its list
+            arrays = iter(map(keras.ops.convert_to_numpy, tuple_of(seen(map_value(tensor, x)))))
+        return [
+            Record((name, ()), kind, map_value(lambda _: next(arrays), value))
+            for name, kind, value in made
+        ]
 
     def gradients(
         self,
@@ -154,6 +174,40 @@ class Trainer:
             if rate != self.rate:
                 self.native.learning_rate = self.rate = rate
             return float(self.training.train_on_batch(x, y))
+
+
+# What each node of a model returns: its home, a class for those of others, and the symbolic value.
+MADE: WeakKeyDictionary[Any, list[tuple[str, str, Any]]] = WeakKeyDictionary()
+
+
+def run_all(
+    tracer: Tracer, values: dict[str, Any], namespace: dict[str, Any], apply: Callable[..., Any]
+) -> list[tuple[str, str, Any]]:
+    """Run the statements; returns what each node makes."""
+    made, marks = [], deque(tracer.marks)
+    for count, statement in enumerate([None, *tracer.statements]):
+        if statement is not None:
+            values[statement.target] = statement.run(values, namespace, apply)
+        while marks and marks[0][0] == count:
+            _, home, name = marks.popleft()
+            made.append((home, "", values[name]))
+    return made
+
+
+def layer_outputs(model: Any) -> list[tuple[str, str, Any]]:
+    """What each layer of someone else's model returns."""
+    try:
+        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+        return [(layer.name, type(layer).__name__, layer.output) for layer in layers]
+    except (AttributeError, ValueError):
+        raise UnsupportedError(
+            "keras shows the values inside functional and Sequential models only, and "
+            f"{type(model).__name__} is neither, or uses a layer twice."
+        ) from None
+
+
+def tuple_of(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def inputs_of(program: Program) -> Any:

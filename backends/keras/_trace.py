@@ -11,6 +11,7 @@ from backends.keras._common import (
     Flow,
     Item,
     Join,
+    Mark,
     Op,
     Pipe,
 )
@@ -88,6 +89,7 @@ class Tracer:
 
     def __init__(self, used: set[str]) -> None:
         self.statements: list[Statement] = []
+        self.marks: list[tuple[int, str, str]] = []  # after how many, whose, in which variable
         self.used = used
         self.layers: dict[str, str] = {}  # name of a shared layer -> the variable that holds it
 
@@ -109,6 +111,10 @@ class Tracer:
         anything. Layers inside a shared step get variables, so that each is made once.
         """
         match step:
+            case Mark(home, inner):
+                x = yield self.trace(inner, x, target, shared)
+                self.marks.append((len(self.statements), home, x))
+                return x
             case Pipe(steps):
                 for inner in steps:
                     x = yield self.trace(inner, x, target, shared)

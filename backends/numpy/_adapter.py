@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from backends._backend import Backend
+from backends._backend import Backend, Record
 from backends._expression import evaluate
 from backends._rules import Binding, Program
 from backends.numpy import modules
@@ -83,6 +83,18 @@ class NumpyBackend(Backend):
     def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
         return model(map_value(widened, x), training)
 
+    def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
+        found: list[Record] = []
+        layers = list(named(model))
+        for name, layer in layers:
+            layer.forward = recorded(found, name, layer.forward)
+        try:
+            model(map_value(widened, x))
+        finally:
+            for _, layer in layers:
+                vars(layer).pop("forward", None)
+        return found
+
     def gradients(
         self,
         node: Node,
@@ -129,6 +141,29 @@ class Trainer:
             clip(params, self.clip_norm)
         self.native(params, rate)
         return value
+
+
+def named(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every layer by the names that lead to it, shared ones once."""
+    seen, todo = set(), [("", model)]
+    while todo:
+        name, layer = todo.pop()
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield name, layer
+            todo += [(f"{name}.{key}".lstrip("."), child) for key, child in layer.children.items()]
+
+
+def recorded(found: list[Record], name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's forward that also writes down what it returns."""
+
+    def call(x: Any, training: bool) -> Any:
+        y = forward(x, training)
+        kind = type(forward.__self__).__name__  # type: ignore[attr-defined]
+        found.append(Record((name, ()), kind, map_value(np.copy, y)))
+        return y
+
+    return call
 
 
 def widened(array: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from backends._backend import Backend
+from backends._backend import Backend, Record
 from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
@@ -79,6 +79,37 @@ class TorchBackend(Backend):
         device = device_of(model)
         with mode(model, training), torch.no_grad(), autocast(node, device):
             return map_value(to_numpy, model(to_tensors(device, x)))
+
+    def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
+        found: list[Record] = []
+
+        def recorded(name: str) -> Callable[..., None]:
+            def hook(module: Any, inputs: Any, y: Any) -> None:
+                if all(isinstance(part, torch.Tensor) for part in leaves(y)):
+                    # a copy, for modules may work in place
+                    arrays = map_value(lambda part: to_numpy(part).copy(), y)
+                    found.append(Record((name, ()), type(module).__name__, arrays))
+
+            return hook
+
+        hooks = [part.register_forward_hook(recorded(n)) for n, part in model.named_modules()]
+        try:
+            self.run(program, model, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def run(self, program: Program | None, model: Any, x: Any) -> Any:
+        """Evaluate a model of ours, or one of someone else, whose dtype its parameters tell."""
+        if program is not None:
+            return self.forward(program.node, model, x, training=False)
+        device, held = device_of(model), next(filter(is_float, model.parameters()), None)
+        tensors = to_tensors(device, x)
+        if held is not None:
+            tensors = map_value(lambda t: t.to(held.dtype) if is_float(t) else t, tensors)
+        with mode(model, training=False), torch.no_grad():
+            return model(*tensors) if isinstance(tensors, tuple) else model(tensors)
 
     def gradients(
         self,
