@@ -28,12 +28,16 @@ from blocks import initializers
 from blocks._arrays import read_arrays, readable, replacing, write_arrays
 from blocks._block import Block, Config
 from blocks._errors import BlockError, FileError, did_you_mean
+from blocks._infer import infer
 from blocks._params import Params
+from blocks._spec import Node, Spec, ValueSpec, leaves
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
 FORMAT, VERSION = "isoblocks network", 1
 PARAMS_HEADER = {"format": "isoblocks parameters", "version": "1"}
+NODE_KEYS = ("input", "layout", "dtype", "param_dtype")
+SPEC_KEYS = {"shape", "dtype", "below"}
 TYPE = "type"  # no block has a field of that name
 BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
 
@@ -48,8 +52,29 @@ def to_json(network: Block) -> str:
     """
     if not isinstance(network, Block):
         raise FileError(f"a network file holds a block, got {type(network).__name__}.")
-    data = {"format": FORMAT, "version": VERSION, "network": run(encoded(network))}
-    return call_deep(depth(data), json.dumps, data) + "\n"
+    return written({"network": run(encoded(network))})
+
+
+def node_to_json(node: Node) -> str:
+    """A node as JSON: its block, its input, its layout and its dtypes, from which it is inferred.
+
+    >>> import blocks as bl
+    >>> node = bl.infer(bl.Embedding(10, 4), (None,), dtype="float64")
+    >>> again = node_from_json(node_to_json(node))
+    >>> again.block == node.block, again.in_spec == node.in_spec, again.dtype
+    (True, True, 'float64')
+    """
+    if not isinstance(node, Node):
+        raise FileError(f"node_to_json takes a node from infer, got {type(node).__name__}.")
+    return written(
+        {
+            "network": run(encoded(node.block)),
+            "input": map_spec(encoded_spec, node.in_spec),
+            "layout": leaves(node.in_spec)[0].layout,
+            "dtype": node.dtype,
+            "param_dtype": node.param_dtype,
+        }
+    )
 
 
 def from_json(text: str, custom: Iterable[type[Custom]] = ()) -> Block:
@@ -62,6 +87,31 @@ def from_json(text: str, custom: Iterable[type[Custom]] = ()) -> Block:
     Raises:
         FileError: if it is no such text, or names a block or a field that is unknown.
     """
+    return block_of(parsed(text), custom)
+
+
+def node_from_json(text: str, custom: Iterable[type[Custom]] = ()) -> Node:
+    """The node in a text that `node_to_json` wrote; arguments and errors as in `from_json`."""
+    data = parsed(text)
+    missing = [name for name in NODE_KEYS if name not in data]
+    if missing:
+        raise FileError(f"this is a network without its {', '.join(missing)}: no node.")
+    block = block_of(data, custom)
+    x = decoded_spec(data["input"], "input")
+    words = {name: data[name] for name in NODE_KEYS[1:]}
+    try:
+        return infer(block, x, **words)
+    except (BlockError, TypeError) as error:
+        raise FileError(f"the network of this file has no such input: {error}") from None
+
+
+def written(content: dict[str, Any]) -> str:
+    data = {"format": FORMAT, "version": VERSION} | content
+    return call_deep(depth(data), json.dumps, data) + "\n"
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The content of a text that `written` made."""
     try:
         data = call_deep(nesting(text), json.loads, text)
     except (ValueError, TypeError) as error:
@@ -73,11 +123,40 @@ def from_json(text: str, custom: Iterable[type[Custom]] = ()) -> Block:
             f"this network has version {data.get('version')!r}, but version {VERSION} is what this "
             "isoblocks reads. Install a newer one."
         )
+    return data
+
+
+def block_of(data: dict[str, Any], custom: Iterable[type[Custom]]) -> Block:
     known = library() | {kind.__name__: kind for kind in custom}
     network = run(decoded(data.get("network"), "network", known))
     if not isinstance(network, Block):
         raise FileError("the network of this file is no block.")
     return network
+
+
+def map_spec(function: Any, value: ValueSpec) -> Any:
+    """Apply a function to each tensor of a value; tuples become lists."""
+    if isinstance(value, tuple):
+        return [map_spec(function, inner) for inner in value]
+    return function(value)
+
+
+def encoded_spec(spec: Spec) -> dict[str, Any]:
+    """One tensor of an input as JSON has it."""
+    data = {"shape": list(spec.shape), "dtype": spec.dtype}
+    return data if spec.below is None else data | {"below": spec.below}
+
+
+def decoded_spec(data: Any, where: str) -> ValueSpec:
+    """The input that JSON holds, for `infer`."""
+    if isinstance(data, list) and len(data) > 1:
+        return tuple(decoded_spec(item, f"{where}[{i}]") for i, item in enumerate(data))
+    if not isinstance(data, dict) or not {"shape", "dtype"} <= data.keys() <= SPEC_KEYS:
+        raise FileError(f"{where} is no tensor with a shape and a dtype: {data!r}.")
+    shape, below = data["shape"], data.get("below")
+    if not isinstance(shape, list) or not isinstance(below, int | None):
+        raise FileError(f"{where} has no shape, or no bound: {data!r}.")
+    return Spec(tuple(shape), data["dtype"], below=below)
 
 
 def save(network: Block, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 import blocks as bl
 import custom_blocks
+from blocks._files import node_from_json, node_to_json
 from cases import CASES
 
 CUSTOM = [
@@ -174,3 +175,27 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         bl.save(bl.Dense(4), path)
     assert bl.load(path) == bl.Dense(3)
     assert list(tmp_path.iterdir()) == [path]
+
+
+NODES = {
+    "tokens": (bl.Embedding(9, 4), (None,), {"dtype": "float16", "param_dtype": "float32"}),
+    "picture": (bl.Conv(2, (3, 2)), (2, 6, 5), {"layout": "channels_first", "dtype": "float64"}),
+    "spec": (bl.Identity(), bl.Spec((3,), "int32", below=7), {}),
+    "tuple": (bl.Select(1), ((3,), (bl.Spec((2,), "bool"), (None, 4))), {}),
+    "number": (bl.Identity(), (), {}),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_nodes_come_back(name):
+    block, shape, options = NODES[name]
+    node = bl.infer(block, shape, **options)
+    again = node_from_json(node_to_json(node))
+    for fact in ("block", "in_spec", "out_spec", "dtype", "param_dtype"):
+        assert getattr(again, fact) == getattr(node, fact)
+    assert again.param_specs() == node.param_specs()
+
+
+def test_a_network_without_its_input_is_no_node():
+    with pytest.raises(bl.FileError, match="a network without its input, layout"):
+        node_from_json(bl.to_json(bl.Dense(3)))
