@@ -21,12 +21,13 @@ from blocks._errors import (
     UnsupportedError,
 )
 from blocks._evaluate import accuracy, evaluate
-from blocks._files import from_json, load, load_params_file, save, save_params, to_json
+from blocks._files import fingerprint, from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._lint import Lint, Lints, lint
 from blocks._listing import listing
 from blocks._models import apply, gradients, load_params, lower, params_of, source
+from blocks._param_files import load_params_file, save_params
 from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
@@ -196,6 +197,7 @@ __all__ = [
     "count",
     "diff",
     "evaluate",
+    "fingerprint",
     "fit",
     "fold_batchnorm",
     "from_json",

@@ -85,3 +85,21 @@ def did_you_mean(word: str, known: Any) -> str:
 def place(path: str) -> str:
     """Say where a path is, for messages: "at 'encoder/0'", or "at the top" for the root."""
     return f"at {path!r}" if path else "at the top"
+
+
+def short(text: str, most: int = 200) -> str:
+    """A text of at most so many letters: where it is longer, its middle is left out.
+
+    >>> short("abcdefghijklmnop", 9)
+    'ab ... op'
+    """
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def shown(value: Any) -> str:
+    """A value as code for messages, however long or deep it is."""
+    try:
+        return short(repr(value))
+    except (RecursionError, ValueError):  # too deep; an integer of too many digits
+        return f"a {type(value).__name__} too large to print"

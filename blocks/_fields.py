@@ -10,22 +10,39 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from blocks._errors import FieldError, did_you_mean
+from blocks._errors import FieldError, did_you_mean, shown
+from blocks._limits import MAX_INT
 
 REQUIRED = dataclasses.MISSING
 
 
 def converted(convert: Callable[..., Any], default: Any = REQUIRED) -> Any:
-    """A dataclass field whose value is `convert(block, label, value)`."""
-    return dataclasses.field(default=default, metadata={"convert": convert})
+    """A dataclass field whose value is `convert(block, label, value)`, with ints of 64 bits."""
+
+    def checked(block: Any, label: str, value: Any) -> Any:
+        made = convert(block, label, value)
+        if not all(-MAX_INT <= number < MAX_INT for number in whole(made)):
+            raise refuse(label, "made of integers below 2**63", value)
+        return made
+
+    return dataclasses.field(default=default, metadata={"convert": checked})
+
+
+def whole(value: Any) -> Iterator[int]:
+    """The integers in a value of nested tuples."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from whole(item)
+    elif isinstance(value, int):
+        yield value
 
 
 def refuse(label: str, rule: str, value: Any, hint: str = "") -> FieldError:
     hint = f" {hint}" if hint else ""
-    return FieldError(f"{label} must be {rule}, got {value!r}.{hint}")
+    return FieldError(f"{label} must be {rule}, got {shown(value)}.{hint}")
 
 
 def as_index(value: Any) -> int | None:
@@ -84,12 +101,12 @@ def real(
             return None
         try:
             number = math.nan if isinstance(value, (bool, str)) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         inside = low <= number <= high and math.isfinite(number)
         if not inside or (open_low and number == low) or (open_high and number == high):
             raise refuse(label, rule, value)
-        return number
+        return number + 0.0  # -0.0 is 0.0
 
     return converted(convert, default)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
 from typing import Any, ClassVar, TypeAlias
 
 from blocks import _fields as fields
 from blocks._block import Block, Combinator, Composite, Wiring, block
-from blocks._errors import FieldError, ShapeError
+from blocks._errors import FieldError, ShapeError, shown
 from blocks._shape import norm_axis
 from blocks._spec import Shape, ValueSpec, shapes
 
@@ -80,7 +81,8 @@ class Container(Combinator):
         return self.blocks[self.names.index(key) if isinstance(key, str) else key]
 
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
-        made: Block = self.of_fields(tuple(blocks.values()), tuple(blocks), **self.options())
+        names = [str(i) if name.isdigit() else name for i, name in enumerate(blocks)]
+        made: Block = self.of_fields(tuple(blocks.values()), names, **self.options())
         return made
 
     def fields(self) -> dict[str, Any]:
@@ -94,15 +96,18 @@ class Container(Combinator):
     def of_fields(
         cls, blocks: Sequence[Block] = (), names: Sequence[str] | None = None, **options: Any
     ) -> Any:
-        names = list(map(str, range(len(blocks)))) if names is None else names
-        pairs = list(zip(names, blocks, strict=False))
-        positional = [block for name, block in pairs if name.isdigit()]
-        words = {name: block for name, block in pairs if not name.isdigit()}
+        for label, value in {"blocks": blocks, "names": names}.items():
+            if not isinstance(value, tuple | list | NoneType):
+                raise fields.refuse(f"{cls.__name__}.{label}", "a tuple", value)
+        names = list(map(str, range(len(blocks)))) if names is None else list(names)
+        first = next((i for i, name in enumerate(names) if name != str(i)), len(names))
+        words = dict(zip(map(str, names[first:]), blocks[first:], strict=False))
+        if len(names) != len(blocks) or len(words) != len(names[first:]) or words.keys() & options:
+            raise FieldError(
+                f"{cls.__name__} cannot have the names {shown(names)} for its blocks."
+            )
         make: Any = cls
-        made = make(*positional, **words, **options)
-        if len(names) != len(blocks) or list(map(id, made.blocks)) != list(map(id, blocks)):
-            raise FieldError(f"{cls.__name__} cannot have the names {list(names)} for its blocks.")
-        return made
+        return make(*blocks[:first], **words, **options)
 
     def options(self) -> dict[str, Any]:
         """The fields beside the children."""
@@ -134,7 +139,7 @@ class Sequential(Container):
     (10,)
     """
 
-    def __init__(self, *blocks: Block, **named: Block):
+    def __init__(self, /, *blocks: Block, **named: Block):
         children, names = self.collect("Sequential", blocks, named)
         object.__setattr__(self, "blocks", children)
         object.__setattr__(self, "names", names)
@@ -173,7 +178,7 @@ class Parallel(Container):
     axis: int | None = None
 
     def __init__(
-        self, *branches: Block, merge: str = "concat", axis: int | None = None, **named: Block
+        self, /, *branches: Block, merge: str = "concat", axis: int | None = None, **named: Block
     ):
         children, names = self.collect("Parallel", branches, named)
         if not children:

@@ -139,8 +139,8 @@ class Orthogonal(Initializer):
 def frozen(block: Any, label: str, value: Any) -> Any:
     """Nested tuples of floats, so that a block stays hashable and its repr can be pasted back."""
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+        array = np.asarray(value, dtype=np.float64) + 0.0  # -0.0 is 0.0
+    except (TypeError, ValueError, OverflowError):
         raise fields.refuse(label, "an array of numbers", value) from None
 
     def nest(items: Any) -> Any:

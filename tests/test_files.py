@@ -73,7 +73,7 @@ WRONG = {
     file_of(type="initializers.Normal"): "the network of this file is no block",
     file_of(type="Sequential", blocks=[DENSE, {"type": "x"}]): "network.blocks[1] has the unknown",
     file_of(type="Sequential", blocks=[DENSE], names=[]): "cannot have the names []",
-    file_of(type="Sequential", blocks=[DENSE] * 2, names=["a", "0"]): "cannot have the names",
+    file_of(type="Sequential", blocks=[DENSE] * 2, names=["a", "0"]): "has a child named '0'",
     file_of(type="Sequential", blocks=[DENSE] * 2, names=["a", "a"]): "cannot have the names",
     file_of(type="Sequential", blocks=[DENSE], names=["a b"]): "has a child named 'a b'",
 }
