@@ -266,8 +266,8 @@ def check_header(
         raise FileError(f"{path} holds no {what}: it does not say 'format': {known['format']!r}.")
     if header.get("version") != known["version"]:
         raise FileError(
-            f"{path} has version {shown(header.get('version'))}, but version {known['version']} is what "
-            "this isoblocks reads. Install a newer one."
+            f"{path} has version {shown(header.get('version'))}, but version {known['version']} is "
+            "what this isoblocks reads. Install a newer one."
         )
 
 

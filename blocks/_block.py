@@ -191,6 +191,16 @@ class Combinator(Block):
         """Yield (name, child, its input) in order, receive its output, return the result."""
         raise NotImplementedError
 
+    @property
+    def copies(self) -> int:
+        """How many nodes each of its `parts` becomes."""
+        return 1
+
+    def parts(self) -> dict[str, Block]:
+        """The blocks that it is made of, by name."""
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Block)}
+
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
         """The same combinator with other children, by the names that `connect` gave them; those
         of a Sequential may be fewer.

@@ -245,7 +245,6 @@ def unknown(name: Any, known: Mapping[str, type[Config]]) -> str:
     )
 
 
-@cache
 def required(kind: type[Config]) -> list[str]:
     """The arguments without which a class cannot be built."""
     return [

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from blocks._block import Block, Combinator, Wiring
-from blocks._errors import FieldError, ShapeError, did_you_mean, place
+from blocks._errors import FieldError, ShapeError, did_you_mean, place, shown
+from blocks._extent import bounded, bounded_param, check_extent
 from blocks._fields import as_index
 from blocks._spec import (
     DTYPES,
@@ -80,12 +81,17 @@ def inferred(
 ) -> tuple[Run, Node]:
     """The last run of an inference, and the node that it made; arguments as in `infer`."""
     if not isinstance(block, Block):
-        raise FieldError(f"infer needs a block, got {block!r}.")
+        raise FieldError(f"infer needs a block, got {shown(block)}.")
     check_word("layout", layout, LAYOUTS)
     check_word("dtype", dtype, FLOATS)
     param_dtype = dtype if param_dtype is None else param_dtype
     check_word("param_dtype", param_dtype, sorted({dtype, "float32"}) if half(dtype) else [dtype])
     x = input_spec(input_shape, dtype, layout)
+    try:
+        bounded(x)
+    except ShapeError as error:
+        raise ShapeError(f"the input of the network {error.fact}.") from None
+    check_extent(block)
     while True:
         try:
             run = kind(dtype, param_dtype, x)
@@ -100,7 +106,7 @@ def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:
         raise ShapeError(
             f"has {spec!r} for its {name}, not a ParamSpec", fix='Write ParamSpec(shape, "zeros").'
         )
-    return replace(spec, dtype=dtype)
+    return bounded_param(name, replace(spec, dtype=dtype))
 
 
 class Wanted(Exception):
@@ -118,7 +124,8 @@ def check_word(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         words = ", ".join(map(repr, known))
         raise FieldError(
-            f"{name} must be one of {words}, got {value!r}.{did_you_mean(str(value), known)}"
+            f"{name} must be one of {words}, got {shown(value)}."
+            f"{did_you_mean(value, known) if isinstance(value, str) else ''}"
         )
 
 
@@ -138,12 +145,12 @@ def input_spec(shape: Any, dtype: str, layout: str) -> ValueSpec:
     if not isinstance(shape, (tuple, list)):
         number = as_index(shape)
         hint = f" Write ({number},)." if number is not None else ""
-        raise FieldError(f"input_shape must be a tuple of sizes, got {shape!r}.{hint}")
+        raise FieldError(f"input_shape must be a tuple of sizes, got {shown(shape)}.{hint}")
     if len(shape) > 1 and all(isinstance(s, (tuple, list, Spec)) for s in shape):
         return tuple(input_spec(s, dtype, layout) for s in shape)
     sizes = tuple(None if s is None else as_index(s) for s in shape)
     if any(s is not None and (n is None or n < 1) for s, n in zip(shape, sizes, strict=True)):
-        raise FieldError(f"input_shape must hold positive ints or None, got {tuple(shape)!r}.")
+        raise FieldError(f"input_shape must hold positive ints or None, got {shown(tuple(shape))}.")
     return Spec(sizes, dtype, layout)
 
 
@@ -216,8 +223,8 @@ class Inference:
                 home, first = self.shared.setdefault(form.key, (path, inner))
                 if first != inner:
                     raise FieldError(
-                        f"Shared({form.key!r}) holds {inner!r} {place(path)}, "
-                        f"but {first!r} {place(home)}. Give one of them another name."
+                        f"Shared({form.key!r}) holds {shown(inner)} {place(path)}, "
+                        f"but {shown(first)} {place(home)}. Give one of them another name."
                     )
                 shared = form.key
             form = inner
@@ -228,7 +235,7 @@ class Inference:
         leaf = frame.form
         if isinstance(frame.x, tuple) and not leaf.takes_tuple:
             raise ShapeError(f"takes one tensor, got a tuple of {len(frame.x)}")
-        out = map_value(self.typed, leaf.out_spec(frame.x))
+        out = map_value(self.typed, bounded(leaf.out_spec(frame.x)))
         map_value(self.check_kind, leaf.kinds(frame.x), frame.x)
         params = self.params(leaf, frame.x)
         for name, spec in params.items():
@@ -302,7 +309,7 @@ class Inference:
         """Where a value came from, in words."""
         made = self.origins.get(id(spec))
         if label:
-            by = f" from {made.block!r} {place(made.path)}" if made else ""
+            by = f" from {shown(made.block)} {place(made.path)}" if made else ""
             return f"{label} {shapes(spec)}{by}"
         if made is None:
             return f"{shapes(spec)} is the input of the network"

@@ -15,6 +15,7 @@ MAX_LEVELS = 5_000  # of blocks inside each other
 MAX_NODES = 100_000  # blocks of a network, with every repetition
 MAX_TENSORS = 1_000  # of one value
 MAX_NUMBERS = 2**40  # of one tensor, the batch not counted, or of one parameter
+MAX_PATTERN = 1_000  # letters of an einops pattern
 MAX_INT = 2**63  # what an integer must be below
 
 
@@ -37,8 +38,8 @@ def amount(size: int) -> str:
     >>> amount(3 * 2**29), amount(1000)
     ('1.5 GiB', '1,000 bytes')
     """
-    for exponent, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1):
-        if 2 ** (10 * exponent) <= size < 2 ** (10 * exponent + 10) or unit == "TiB":
-            if size >= 1024:
-                return f"{size / 2 ** (10 * exponent):,.1f} {unit}"
-    return f"{size:,} bytes"
+    if size < 2**10:
+        return f"{size:,} bytes"
+    units = ("KiB", "MiB", "GiB", "TiB")
+    exponent = min((size.bit_length() - 1) // 10, len(units))
+    return f"{size / 2 ** (10 * exponent):,.1f} {units[exponent - 1]}"

@@ -20,6 +20,7 @@ from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._draws import shared_draws
 from blocks._errors import BlockError, FieldError, ShapeError
+from blocks._extent import check_memory
 from blocks._infer import check_ints, check_word, infer
 from blocks._params import Params, check_params
 from blocks._params import init as init_params
@@ -98,6 +99,7 @@ def lower(
     (4, 3)
     """
     node = as_node(network, input_shape, options)
+    check_memory(node, values=True)
     check_word("init", init, ("shared", "native"))
     if init == "native" and params is not None:
         raise FieldError("init='native' leaves the parameters to the backend; drop params=.")

@@ -131,6 +131,10 @@ def wanted(pattern: str | None) -> Callable[[list[str]], list[str]]:
     return chosen
 
 
+def only(names: list[str]) -> Callable[[list[str]], list[str]]:
+    return lambda _: names
+
+
 # Fingerprints
 
 
@@ -167,7 +171,8 @@ def write_shards(
     index: Path, arrays: dict[str, np.ndarray], header: dict[str, str], most: int
 ) -> set[str]:
     """Write the shards, then the index that refers to them; returns the names of the shards."""
-    groups, places = split(arrays, most), {}
+    groups = split(arrays, most)
+    places: dict[str, str] = {}
     for i, group in enumerate(groups, 1):
         sums = checksums_of(group)
         name = f"{stem(index)}-{digest(sums)}-{i:05}-of-{len(groups):05}{SUFFIX}"
@@ -223,7 +228,8 @@ def read_shards(index: Path, pattern: str | None, network: Block | Node | None) 
     check_shards(index, places, list(shards))
     found: Params = {}
     for shard, members in shards.items():
-        found |= read_arrays(index.with_name(shard), HEADER, WHAT, lambda _, some=members: some)[0]
+        file = index.with_name(shard)
+        found |= read_arrays(file, HEADER, WHAT, only(members))[0]
     return {name: found[name] for name in names}
 
 

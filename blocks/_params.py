@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from blocks._errors import FieldError, ParamError, did_you_mean
+from blocks._extent import check_memory
 from blocks._infer import check_ints
 from blocks._spec import Node, ParamSpec, array_dtype, is_float
 from blocks.initializers import Init, as_init, drawn
@@ -35,7 +36,8 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
         Canonical path to array, in the node's dtype.
 
     Raises:
-        ParamError: if a pattern matches nothing, or what is drawn has another shape.
+        ParamError: if a pattern matches nothing, what is drawn has another shape, or the machine
+            has not the memory for all.
 
     >>> import blocks as bl
     >>> node = bl.infer(bl.Dense(4), (3,))
@@ -47,6 +49,7 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
     if not isinstance(node, Node):
         raise FieldError(f"init takes a node from infer, got {node!r}.")
     check_ints(seed=(seed, 0))
+    check_memory(node)
     specs = node.param_specs()
     inits = {path: spec.init for path, spec in specs.items()} | overridden(specs, initial or {})
     arrays = {path: first(inits[path], generator(seed, path), specs[path]) for path in specs}

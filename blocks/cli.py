@@ -64,7 +64,9 @@ def network_command(commands: Any, name: str, help: str) -> Any:
     command = commands.add_parser(name, help=help)
     command.add_argument("file", metavar="FILE", help="net.json, or module.py:name of a block")
     command.add_argument(
-        "--input", required=True, metavar="SIZES", help="such as 8,8,1; ? for any length"
+        "--input",
+        metavar="SIZES",
+        help="such as 8,8,1; ? for any length; may be left out if FILE has it",
     )
     command.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0])
     command.add_argument("--dtype", choices=FLOATS, default=FLOATS[0])
@@ -110,10 +112,14 @@ def run_parity(options: Any) -> int:
 
 
 def node_of(options: Any) -> Node:
-    """The network that the options name, inferred at their input."""
-    return infer(
-        load(options.file), sizes(options.input), layout=options.layout, dtype=options.dtype
-    )
+    """The network that the options name, inferred at their input, or as its file has it."""
+    found = load(options.file)
+    if options.input is None:
+        if isinstance(found, Node):
+            return found
+        raise FieldError(f"{options.file} does not say at which input: write --input SIZES.")
+    block = found.block if isinstance(found, Node) else found
+    return infer(block, sizes(options.input), layout=options.layout, dtype=options.dtype)
 
 
 def sizes(text: str) -> tuple[int | None, ...]:
@@ -124,8 +130,8 @@ def sizes(text: str) -> tuple[int | None, ...]:
         raise FieldError(f"--input must be sizes such as 8,8,1, got {text!r}.") from None
 
 
-def load(reference: str) -> Block:
-    """The block in a JSON file, or that `module.py:name` names: itself, or what it returns."""
+def load(reference: str) -> Block | Node:
+    """The network in a JSON file, or that `module.py:name` names: itself, or what it returns."""
     if reference.endswith(".json"):
         if not Path(reference).is_file():
             raise FieldError(f"there is no file {reference!r}.")

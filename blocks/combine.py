@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from blocks import _fields as fields
 from blocks._block import Block, Combinator, Composite, Wiring, block
 from blocks._errors import FieldError, ShapeError, shown
+from blocks._extent import bounded
 from blocks._shape import norm_axis
 from blocks._spec import Shape, ValueSpec, shapes
 
@@ -80,6 +81,9 @@ class Container(Combinator):
             raise KeyError(key)
         return self.blocks[self.names.index(key) if isinstance(key, str) else key]
 
+    def parts(self) -> dict[str, Block]:
+        return dict(zip(self.names, self.blocks, strict=True))
+
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
         names = [str(i) if name.isdigit() else name for i, name in enumerate(blocks)]
         made: Block = self.of_fields(tuple(blocks.values()), names, **self.options())
@@ -103,9 +107,7 @@ class Container(Combinator):
         first = next((i for i, name in enumerate(names) if name != str(i)), len(names))
         words = dict(zip(map(str, names[first:]), blocks[first:], strict=False))
         if len(names) != len(blocks) or len(words) != len(names[first:]) or words.keys() & options:
-            raise FieldError(
-                f"{cls.__name__} cannot have the names {shown(names)} for its blocks."
-            )
+            raise FieldError(f"{cls.__name__} cannot have the names {shown(names)} for its blocks.")
         make: Any = cls
         return make(*blocks[:first], **words, **options)
 
@@ -327,6 +329,13 @@ class Repeat(Combinator):
             x = yield str(i), self.block, x
         return x
 
+    @property
+    def copies(self) -> int:
+        return self.times
+
+    def parts(self) -> dict[str, Block]:
+        return {"0": self.block}
+
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
         return Repeat(blocks["0"], self.times)
 
@@ -375,7 +384,7 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     """The spec of merged outputs; raises `ShapeError` if they do not go together."""
     specs = tuple(outputs.values())
     if fork.merge == "tuple":
-        return specs
+        return bounded(specs)
     if any(isinstance(spec, tuple) for spec in specs):
         raise ShapeError(
             f"cannot merge tuples by {fork.merge!r}",
@@ -383,7 +392,7 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
             fix="Let each branch give one tensor: Select(0) takes the first of a tuple.",
         )
     if fork.merge == "concat":
-        return concat_specs(fork.axis, outputs)
+        return bounded(concat_specs(fork.axis, outputs))
     first = specs[0]
     shape = one_shape(fork.merge, specs)
     if shape is None:
@@ -391,7 +400,7 @@ def merge_specs(fork: Parallel | Residual, outputs: dict[str, ValueSpec]) -> Val
     if fork.merge != "stack":
         return first.with_shape(shape)  # a value of its own, made here
     where = norm_axis(0 if fork.axis is None else fork.axis, first.rank + 1, first)
-    return first.with_shape((*first.shape[:where], len(specs), *first.shape[where:]))
+    return bounded(first.with_shape((*first.shape[:where], len(specs), *first.shape[where:])))
 
 
 def one_shape(merge: str, specs: Sequence[Any]) -> Shape | None:

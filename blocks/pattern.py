@@ -17,6 +17,7 @@ from einops.parsing import ParsedExpression
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError, ShapeError, did_you_mean
+from blocks._limits import MAX_AXES, MAX_PATTERN
 from blocks._shape import need_known
 from blocks._spec import ParamSpec, Shape, Size, Spec, shapes
 from blocks.combine import is_name
@@ -89,6 +90,8 @@ def one_pattern() -> Any:
     def convert(block: Any, label: str, value: Any) -> str:
         if not isinstance(value, str) or value.count("->") != 1:
             raise fields.refuse(label, "a pattern such as 'b h w -> b (h w)'", value)
+        if len(value) > MAX_PATTERN:
+            raise fields.refuse(label, f"a text of at most {MAX_PATTERN:,} letters", value)
         return " -> ".join(" ".join(text.split()) for text in value.split("->"))
 
     return fields.converted(convert)
@@ -112,13 +115,24 @@ def lengths() -> Any:
     """Pairs of an axis and its length, by name."""
 
     def convert(block: Any, label: str, value: Any) -> Lengths:
-        for axis, length in dict(value).items():
+        for axis, length in value.items():
             number = fields.as_index(length)
             if number is None or number < 1:
                 raise fields.refuse(f"{type(block).__name__}.{axis}", "a positive int", length)
-        return tuple(sorted((axis, operator.index(n)) for axis, n in dict(value).items()))
+        return tuple(sorted((axis, operator.index(n)) for axis, n in value.items()))
 
     return fields.converted(convert)
+
+
+def as_lengths(value: Any) -> dict[str, Any]:
+    """Lengths of axes by name, from a dict or from pairs."""
+    try:
+        found = dict(value)
+    except (TypeError, ValueError):
+        found = {None: value}
+    if not all(isinstance(axis, str) for axis in found):
+        raise fields.refuse("axes_lengths", "pairs of a name and a length", value)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +193,8 @@ class Pattern(Leaf):
             )
         if left.count(REST) < right.count(REST):
             raise FieldError(f"{self.label} has {REST} on the right only.")
+        if len(set(flat(groups(left)) + flat(groups(right)))) > MAX_AXES:
+            raise FieldError(f"{self.label} has more than {MAX_AXES} axes.")
         self.check_axes(left, right)
         self.check_lengths(left)
 
@@ -313,7 +329,7 @@ class Rearrange(Pattern):
     numbers = "any"
 
     def __init__(self, pattern: str, *, axes_lengths: Any = (), **lengths: int):
-        self.assign(pattern=pattern, axes_lengths=dict(axes_lengths) | lengths)
+        self.assign(pattern=pattern, axes_lengths=as_lengths(axes_lengths) | lengths)
 
     def check_axes(self, left: Side, right: Side) -> None:
         self.refuse_numbers(left, right)
@@ -372,7 +388,7 @@ class Reduce(Pattern):
     reduction: str = fields.choice(REDUCTIONS)
 
     def __init__(self, pattern: str, reduction: str, *, axes_lengths: Any = (), **lengths: int):
-        lengths = dict(axes_lengths) | lengths
+        lengths = as_lengths(axes_lengths) | lengths
         self.assign(pattern=pattern, reduction=reduction, axes_lengths=lengths)
 
     def check_axes(self, left: Side, right: Side) -> None:
@@ -453,7 +469,7 @@ class EinMix(Pattern):
             bias_shape=bias_shape,
             kernel_init=kernel_init,
             bias_init=bias_init,
-            axes_lengths=dict(axes_lengths) | lengths,
+            axes_lengths=as_lengths(axes_lengths) | lengths,
         )
 
     @property

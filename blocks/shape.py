@@ -8,6 +8,7 @@ from typing import Any
 from blocks import _fields as fields
 from blocks._block import Leaf, block
 from blocks._errors import FieldError, ShapeError
+from blocks._limits import MAX_AXES
 from blocks._shape import need_known, need_spatial
 from blocks._spec import Spec, shapes
 
@@ -81,6 +82,8 @@ class Reshape(Leaf):
     shape: tuple[int, ...] = fields.integers(low=-1)
 
     def check(self) -> None:
+        if len(self.shape) > MAX_AXES:
+            raise FieldError(f"Reshape.shape has {len(self.shape):,} axes; {MAX_AXES} is the most.")
         if 0 in self.shape or self.shape.count(-1) > 1:
             raise FieldError(
                 f"Reshape.shape must hold positive ints and at most one -1, got {self.shape}."
