@@ -8,6 +8,7 @@ import inspect
 import keyword
 import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from itertools import count
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -46,6 +47,7 @@ class Backend:
         imports: each name that listings may use, to the line that imports it.
         setup: each name that listings may use, to the line that makes it after the imports, with
             {seed} where a seed goes.
+        packages: the modules whose versions decide what its models do.
     """
 
     name: ClassVar[str]
@@ -54,6 +56,11 @@ class Backend:
     helpers: ClassVar[tuple[ModuleType, ...]] = ()
     imports: ClassVar[dict[str, str]]
     setup: ClassVar[dict[str, str]] = {}
+    packages: ClassVar[tuple[str, ...]]
+
+    def versions(self) -> dict[str, str]:
+        """Each package that decides what its models do, to its version."""
+        return {name: import_module(name).__version__ for name in self.packages}
 
     def program(self, node: Node) -> Program:
         """The network as this backend's native expression."""

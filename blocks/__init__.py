@@ -7,9 +7,11 @@ Block ──infer──▶ Node ──init──▶ Params
 """
 
 from blocks import initializers
+from blocks._activations import activations
 from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
-from blocks._diff import activations, diff
+from blocks._certificate import Certificate, certify, load_certificate, verify
+from blocks._diff import diff
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -107,6 +109,7 @@ __all__ = [
     "BlockError",
     "Bottleneck",
     "Builder",
+    "Certificate",
     "Combinator",
     "Composite",
     "Constant",
@@ -194,6 +197,7 @@ __all__ = [
     "apply",
     "autoencoder",
     "backends",
+    "certify",
     "count",
     "diff",
     "evaluate",
@@ -208,6 +212,7 @@ __all__ = [
     "lint",
     "listing",
     "load",
+    "load_certificate",
     "load_params",
     "load_params_file",
     "lower",
@@ -222,4 +227,5 @@ __all__ = [
     "transpose",
     "transposed_size",
     "validate",
+    "verify",
 ]

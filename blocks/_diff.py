@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -12,87 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from blocks._backends import find_backend
-from blocks._block import Combinator
+from blocks._activations import Seen, ours, theirs
 from blocks._errors import BlockError
-from blocks._models import Origin, as_array, batch, framework, inner, narrowed, origin
-from blocks._parity import TOLERANCES, relative
-from blocks._spec import Node, Spec, is_float, leaves, map_value, shapes
-
-
-def activations(model: Any, x: Any, *, node: Node | None = None) -> dict[str, Any]:
-    """What every block returns in evaluation: path to array, in the program's layout.
-
-    Leaves are all there, but for those that a framework does not keep apart; of combinators those
-    that merge values. They come in the order in which they are computed.
-
-    Args:
-        model, x, node: as in `apply`.
-
-    >>> import blocks as bl
-    >>> net = bl.Sequential(bl.Dense(3), bl.Residual(bl.ReLU()))
-    >>> model = bl.lower(net, "numpy", input_shape=(2,))
-    >>> {path: y.shape for path, y in bl.activations(model, np.ones((4, 2))).items()}
-    {'0': (4, 3), '1/body': (4, 3), '1': (4, 3)}
-    """
-    known = origin(model, node)
-    return {seen.name: seen.value for seen in ours(known, model, x)}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one block or module returned: its path or name, what it is, whether it is a leaf."""
-
-    name: str
-    kind: str
-    value: Any
-    leaf: bool = True
-
-
-def ours(known: Origin, model: Any, x: Any) -> list[Seen]:
-    """What every node of a model that was lowered returns."""
-    inputs, _ = batch(known.node, x)
-    program = known.backend.program(known.node)
-    homes = {program.modules[n.path]: program.modules[n.home] for n in program.node.walk()}
-    records: dict[Any, deque[Any]] = {}
-    for at, record in enumerate(known.call("record", program, inner(model), inputs)):
-        place = homes.get(record.place, record.place)  # a shared module has one name of several
-        records.setdefault(place, deque()).append((at, record.value))
-    physical = {n.path: n for n in program.node.walk()}  # a node's own after the one around it
-    found: list[tuple[int, Seen]] = []
-    for node in known.node.walk():  # where a shared block is used again, its next record
-        queue = records.get(known.backend.place(program, physical[node.path]))
-        leaf = not isinstance(node.form, Combinator)
-        if not queue or not (leaf or node.form.flow == "fork"):
-            continue
-        at, value = queue.popleft()
-        value = map_value(lambda a, node=node: narrowed(a, node.dtype), value)
-        value = map_value(logical, value, physical[node.path].out_spec, node.out_spec)
-        kind = getattr(node.form, "kind", type(node.form).__name__)
-        found.append((at, Seen(node.path, kind, value, leaf)))
-    return [seen for _, seen in sorted(found, key=lambda pair: pair[0])]
-
-
-def logical(array: np.ndarray, physical: Spec, spec: Spec) -> np.ndarray:
-    """An array with its channels where the program has them."""
-    if physical.layout == spec.layout or spec.rank < 2:
-        return array
-    return np.moveaxis(array, physical.channel_axis + 1, spec.channel_axis + 1)
-
-
-def theirs(model: Any, x: Any) -> list[Seen]:
-    """What every module of someone else's model returns."""
-    name = framework(model)
-    if name is None:
-        raise BlockError(f"diff takes models, got {type(model).__name__}.")
-    adapter = find_backend(name)
-    records = adapter.record(None, inner(model), map_value(lambda a: as_array(a, "diff"), x))
-    names = {record.place[0] for record in records}
-    inside = {name.rpartition(".")[0] for name in names if name}
-    return [
-        Seen(r.place[0].replace(".", "/"), r.kind, r.value, r.place[0] not in inside)
-        for r in records
-    ]
+from blocks._models import origin
+from blocks._parity import TOLERANCES, largest_difference
+from blocks._spec import is_float, leaves, map_value, shapes
 
 
 @dataclass(frozen=True)
@@ -283,10 +206,9 @@ def token(one: Seen) -> Any:
 
 def compared(a: Seen, b: Seen) -> Pair:
     value = aligned(a.value, b.value)
-    share, where = relative(value, a.value) if value is not None else (math.inf, "the shape")
-    pairs = zip(leaves(a.value), leaves(value), strict=True) if value is not None else ()
-    errors = [np.abs(p.astype(np.float64) - q).max(initial=0) for p, q in pairs]
-    error = max((math.inf if math.isnan(e) else float(e) for e in errors), default=math.inf)
+    share, where, error = math.inf, "another shape", math.inf
+    if value is not None:
+        share, where, error = largest_difference(value, a.value)
     return Pair(a.name, b.name, a.kind, shapes(a.value), error, share, where)
 
 
@@ -303,7 +225,7 @@ def aligned(a: Any, b: Any) -> Any:
 def in_order_of(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """The second array itself, or with its channels on the other side: what is nearer."""
     fitting = [y for y in orders(b) if y.shape == a.shape]
-    return min(fitting, key=lambda y: relative(y, a)[0], default=None)
+    return min(fitting, key=lambda y: largest_difference(y, a)[0], default=None)
 
 
 def orders(array: np.ndarray) -> Iterable[np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from blocks._activations import activations
 from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
@@ -35,6 +36,9 @@ from blocks._spec import (
 from blocks._train import fit
 from blocks.optimizer import SGD
 
+# Levels that share their tolerances with another.
+ALIKE = {level: level for level in ("outputs", "state", "curve")} | {"blocks": "outputs"}
+
 # How much larger the control makes a parameter: at 16 bits 1 % is within rounding.
 CONTROL = {"float64": 0.01, "float32": 0.01, "float16": 1.0, "bfloat16": 1.0}
 
@@ -50,13 +54,16 @@ TOLERANCES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One comparison: what was compared, the largest relative difference, where, and the limit."""
+    """One comparison: what was compared, the largest difference as a share of the largest wanted
+    value, where, the limit, and the largest difference itself.
+    """
 
     level: str
     kind: str
     error: float
     where: str
     tolerance: float
+    absolute: float
 
     def __bool__(self) -> bool:
         return self.error <= self.tolerance
@@ -151,6 +158,7 @@ def parity(
     seed: int = 0,
     batch_size: int = 7,
     steps: int = 5,
+    blocks: bool = False,
     **options: Any,
 ) -> Report:
     """Compare a network on several backends with the NumPy reference in float64.
@@ -162,6 +170,7 @@ def parity(
         seed: of parameters and inputs.
         batch_size: number of examples.
         steps: of training for the loss curve; 0 leaves it out.
+        blocks: whether to compare also what every block returns.
 
     Returns:
         A report that is true if all agree within `TOLERANCES`.
@@ -175,7 +184,7 @@ def parity(
     names = [backends] if isinstance(backends, str) else list(backends)
     if not names:
         raise FieldError("parity needs at least one backend, got none.")
-    draw = Draw(node, params, batch_size, steps)
+    draw = Draw(node, params, batch_size, steps, blocks)
     reports, control = draw.compare(names, seed)
     for redraw in range(1, 1 + REDRAWS):
         doubtful = [r.backend for r in reports.values() if not r and not r.facts]
@@ -201,6 +210,7 @@ class Draw:
     params: Params | None
     batch_size: int
     steps: int
+    blocks: bool = False
 
     def compare(self, names: list[str], seed: int) -> tuple[dict[str, BackendReport], float]:
         """A report for each backend, and how far the control moves the outputs."""
@@ -208,13 +218,12 @@ class Draw:
         params = random_params(node, seed) if self.params is None else self.params
         start = init(node, seed) if self.params is None else self.params
         inputs = Inputs.draw(node, self.batch_size, rng, start)
-        reference = measure("numpy", doubled(node), params, inputs, self.steps)
+        how = self.steps, self.blocks
+        reference = measure("numpy", doubled(node), params, inputs, *how)
         larger = enlarged(reference, params, inputs, CONTROL[node.dtype])
         changed = measure_outputs("numpy", doubled(node), *larger)
         control = relative(changed, reference.values["outputs"]["output"])[0]
-        reports = {
-            name: compare(name, node, params, inputs, reference, self.steps) for name in names
-        }
+        reports = {name: compare(name, node, params, inputs, reference, *how) for name in names}
         return reports, control
 
 
@@ -280,12 +289,16 @@ def measure_outputs(backend: str, node: Node, params: Params, inputs: Inputs) ->
     return apply(lower(node, backend, params=params), inputs.x)
 
 
-def measure(backend: str, node: Node, params: Params, inputs: Inputs, steps: int) -> Measured:
+def measure(
+    backend: str, node: Node, params: Params, inputs: Inputs, steps: int, blocks: bool = False
+) -> Measured:
     """Run a network on one backend, from the same parameters for every level."""
     model = lower(node, backend, params=params)
     x, cotangent = inputs.x, inputs.cotangent
     values: dict[str, dict[str, Any]] = {"outputs": {"output": apply(model, x)}}
     values["gradients"] = gradients(model, x, cotangent)
+    if blocks:
+        values["blocks"] = activations(model, x)
     found, sizes = params_of(model), find_backend(backend).sizes(model)
     drawing = partial(lower, node, backend, draws="shared")
     if any(n.form.stochastic for n in node.walk()):
@@ -326,11 +339,17 @@ def enlarged(
 
 
 def compare(
-    name: str, node: Node, params: Params, inputs: Inputs, reference: Measured, steps: int
+    name: str,
+    node: Node,
+    params: Params,
+    inputs: Inputs,
+    reference: Measured,
+    steps: int,
+    blocks: bool,
 ) -> BackendReport:
     """One backend against the reference."""
     try:
-        measured = measure(name, node, params, inputs, steps)
+        measured = measure(name, node, params, inputs, steps, blocks)
     except UnsupportedError as refusal:
         return BackendReport(name, (), (str(refusal),))
     limits = find_backend(name).rules.precision(node) if node.dtype == "float64" else []
@@ -339,14 +358,15 @@ def compare(
     for level, kinds in reference.values.items():
         strict = TOLERANCES[node.dtype]
         summed = level in ("gradients", "training")
-        tolerance = strict["gradients"] * growth(node, inputs) if summed else strict[level]
+        tolerance = strict["gradients"] * growth(node, inputs) if summed else strict[ALIKE[level]]
         tolerance = max(tolerance, floor)
         sizes = (magnitude(value) for kind, value in kinds.items() if kind != "output")
         largest = max(sizes, default=0.0)
         for kind, wanted in kinds.items():
-            least = 0.0 if kind == "output" else largest  # outputs are judged by themselves
-            error, where = relative(measured.values[level][kind], wanted, least)
-            differences.append(Difference(level, kind, error, where, tolerance))
+            alone = kind == "output" or level == "blocks"  # outputs are judged by themselves
+            got = measured.values[level][kind]
+            error, where, absolute = largest_difference(got, wanted, 0.0 if alone else largest)
+            differences.append(Difference(level, kind, error, where, tolerance, absolute))
     notes = tuple(f"{limit.block.__name__}: {limit.reason}" for limit in limits)
     facts = tuple(wrong_facts(name, node, params, inputs, measured, reference, floor))
     return BackendReport(name, tuple(differences), facts, notes)
@@ -401,25 +421,30 @@ def magnitude(value: Any) -> float:
 
 
 def relative(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str]:
-    """Largest difference as a share of the largest wanted value, and the index where it is.
+    """Largest difference as a share of the largest wanted value, and the index where it is."""
+    return largest_difference(got, wanted, floor)[:2]
+
+
+def largest_difference(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float, str, float]:
+    """As a share of the largest wanted value; the index where it is; and the difference itself.
 
     `floor` is the least that the difference is divided by. NaN, or another shape, is an infinite
     difference.
     """
-    worst = (0.0, "")
+    worst = (0.0, "", 0.0)
     for i, (a, b) in enumerate(zip(leaves(got), leaves(wanted), strict=True)):
         if a.shape != b.shape:
-            return float("inf"), f"shape {a.shape}, not {b.shape}"
+            return math.inf, f"shape {a.shape}, not {b.shape}", math.inf
         if not b.size:
             continue
         if not np.isfinite(b).all():
-            return float("inf"), "the reference, which is not finite"
+            return math.inf, "the reference, which is not finite", math.inf
         with np.errstate(invalid="ignore"):
             distance = np.abs(a.astype(np.float64) - b)
         distance = np.where(np.isnan(distance), np.inf, distance)
         at = np.unravel_index(distance.argmax(), b.shape)
         scale = max(float(np.abs(b).max()), floor) or 1.0
-        error = float(distance.max()) / scale
-        label = ", ".join(map(str, at))
-        worst = max(worst, (error, f"[{label}]" + (f" of output {i}" if i else "")))
+        absolute = float(distance.max())
+        where = f"[{', '.join(map(str, at))}]" + (f" of output {i}" if i else "")
+        worst = max(worst, (absolute / scale, where, absolute))
     return worst

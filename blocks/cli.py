@@ -50,19 +50,32 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--backend", required=True, metavar="NAME")
     command.set_defaults(run=run_source)
 
-    command = network_command(commands, "parity", "compare a network over backends")
+    command = network_command(commands, "parity", "compare a network over backends", nargs="?")
     command.add_argument(
         "--backends", metavar="NAME,NAME", help="all that are installed if left out"
     )
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--certificate", metavar="FILE.json", help="write what was measured, block by block"
+    )
+    command.add_argument(
+        "--verify",
+        metavar="FILE.json",
+        help="measure again what a certificate says",
+    )
+    command.add_argument(
+        "--custom", metavar="MODULE:CLASS", action="append", default=[], help="that it may name"
+    )
     command.set_defaults(run=run_parity)
+
     return top
 
 
-def network_command(commands: Any, name: str, help: str) -> Any:
+def network_command(commands: Any, name: str, help: str, **file: Any) -> Any:
     """A command on a network: where it is, and at which input."""
     command = commands.add_parser(name, help=help)
-    command.add_argument("file", metavar="FILE", help="net.json, or module.py:name of a block")
+    where = "net.json, or module.py:name of a block"
+    command.add_argument("file", metavar="FILE", help=where, **file)
     command.add_argument(
         "--input",
         metavar="SIZES",
@@ -100,15 +113,33 @@ def run_source(options: Any) -> int:
 
 
 def run_parity(options: Any) -> int:
+    if options.verify:
+        return run_verify(options)
+    from blocks._certificate import certify
     from blocks._parity import parity
 
+    if options.file is None:
+        raise FieldError("parity needs a network, or --verify FILE.json.")
     backends = options.backends.split(",") if options.backends else None
-    console = Console()
-    node = node_of(options)
+    console, node = Console(), node_of(options)
+    measure: Any = certify if options.certificate else parity
     with console.status("comparing"):
-        report = parity(node, backends=backends, seed=options.seed)
+        report = measure(node, backends=backends, seed=options.seed)
     console.print(report)
+    if options.certificate:
+        report.save(options.certificate)
     return 0 if report else 1
+
+
+def run_verify(options: Any) -> int:
+    from blocks._certificate import load_certificate, verify
+
+    sys.path.insert(0, str(Path.cwd()))  # where --custom looks for modules, as python -m does
+    console, certificate = Console(), load_certificate(options.verify, options.custom)
+    with console.status("measuring again"):
+        found = verify(certificate)
+    console.print(found)
+    return 0 if found else 1
 
 
 def node_of(options: Any) -> Node:

@@ -31,6 +31,7 @@ class FlaxBackend(Backend):
     name = "flax"
     layout = "channels_last"
     rules = rule
+    packages: ClassVar = ("jax", "jaxlib", "flax", "optax")
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

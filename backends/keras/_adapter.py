@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from operator import attrgetter
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -34,6 +35,7 @@ class KerasBackend(Backend):
     name = "keras"
     layout = "channels_last"
     rules = rule
+    packages: ClassVar = ("keras",)
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
@@ -45,6 +47,10 @@ class KerasBackend(Backend):
     @property
     def engine(self) -> Any:
         return ENGINES[keras.backend.backend()]
+
+    def versions(self) -> dict[str, str]:
+        engine = keras.backend.backend()
+        return super().versions() | {engine: import_module(engine).__version__}
 
     def traced(self, program: Program) -> tuple[Tracer, str]:
         """The statements after `inputs = ...`, and the name of the result."""

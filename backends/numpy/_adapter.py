@@ -38,6 +38,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     layout = None
     rules = rule
+    packages: ClassVar = ("numpy",)
     helpers: ClassVar = modules.FAMILIES
     imports: ClassVar = {
         "math": "import math",

@@ -28,6 +28,7 @@ class TorchBackend(Backend):
     name = "torch"
     layout = "channels_first"
     rules = rule
+    packages: ClassVar = ("torch",)
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

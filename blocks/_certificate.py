@@ -1,0 +1,370 @@
+"""Parity as a file: what was measured, of which network, where, and with which versions.
+
+A certificate holds all that it takes to measure again: the network with its input, and the seeds of
+parameters, inputs and training. Verifying it does so, and holds the figures side by side.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blocks._arrays import replacing
+from blocks._backends import find_backend, missing
+from blocks._block import Block
+from blocks._errors import BlockError, FileError, shown
+from blocks._files import Allowed, document, fingerprint, node_from_json
+from blocks._json import as_text, parsed, read_text
+from blocks._models import as_node
+from blocks._parity import BackendReport, Report, parity
+from blocks._spec import Node
+
+FORMAT, VERSION = "isoblocks certificate", 1
+NUMBERS = {"seed": 0, "batch_size": 1, "steps": 0}  # each with its least
+FIGURES = {"level", "name", "absolute", "relative", "where", "tolerance"}
+GROWTH = 10  # how much larger a figure may be on another machine, where it is not far below its
+FAR = 0.1  # tolerance
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What parity measured: true if all backends agreed; prints as a table.
+
+    Attributes:
+        node: the network at its input.
+        data: all that the file holds.
+    """
+
+    node: Node
+    data: dict[str, Any]
+
+    def __bool__(self) -> bool:
+        return bool(self.data["agrees"])
+
+    @property
+    def backends(self) -> dict[str, Any]:
+        """Each backend to what was measured of it."""
+        found: dict[str, Any] = self.data["backends"]
+        return found
+
+    def figures(self, backend: str, level: str) -> list[dict[str, Any]]:
+        """The figures of a backend at a level: "outputs", "blocks", "gradients", "training",
+        "state" or "curve". The largest difference, as it is and as a share of the largest number of
+        the reference, where it is, and up to which share backends agree.
+        """
+        return [f for f in self.backends[backend]["figures"] if f["level"] == level]
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON: all of it, or nothing."""
+        text = as_text(self.data, "certificate", indent=1) + "\n"
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.table import Table
+
+        table = Table(title=f"Certificate of {self.data['fingerprint']}")
+        for name in ("backend", "agrees", *LEVELS):
+            table.add_column(name, justify="right" if name in LEVELS else "left")
+        for name, found in self.backends.items():
+            cells = [figure(largest(self.figures(name, level))) for level in LEVELS]
+            table.add_row(name, "yes" if found["agrees"] else "[red]no[/]", *cells)
+        yield table
+
+    def __str__(self) -> str:
+        from blocks._console import as_text
+
+        return as_text(self)
+
+
+LEVELS = ("outputs", "blocks", "gradients", "training", "state", "curve")
+
+
+def certify(
+    network: Node | Block,
+    input_shape: Any = None,
+    *,
+    backends: Iterable[str] | None = None,
+    seed: int = 0,
+    batch_size: int = 7,
+    steps: int = 5,
+    **options: Any,
+) -> Certificate:
+    """Measure the parity of a network, block by block, as a certificate that can be verified later.
+
+    Args:
+        network, input_shape, backends, seed, batch_size, steps, options: as in `parity`.
+
+    >>> import blocks as bl
+    >>> certificate = bl.certify(bl.MLP(2, hidden=(5,)), (3,), backends=["numpy"], dtype="float64")
+    >>> bool(certificate), [f["name"] for f in certificate.figures("numpy", "blocks")]
+    (True, ['0', '1', '2'])
+    """
+    node = as_node(network, input_shape, options)
+    how: Any = {"seed": seed, "batch_size": batch_size, "steps": steps}
+    report = parity(node, backends=backends, blocks=True, **how)
+    return Certificate(node, described(node, report, how))
+
+
+def described(node: Node, report: Report, how: dict[str, int]) -> dict[str, Any]:
+    """All that a certificate says."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": document(node),
+        "fingerprint": fingerprint(node),
+        **how,
+        "machine": machine(),
+        "agrees": bool(report),
+        "control": finite(report.control),
+        "backends": {found.backend: measured(found) for found in report.backends},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The name of the processor, which Python does not know on Linux."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measured(found: BackendReport) -> dict[str, Any]:
+    """What a certificate says of a backend."""
+    return {
+        "agrees": bool(found),
+        "versions": find_backend(found.backend).versions(),
+        "facts": list(found.facts),
+        "notes": list(found.notes),
+        "figures": [
+            {
+                "level": d.level,
+                "name": d.kind,
+                "absolute": finite(d.absolute),
+                "relative": finite(d.error),
+                "where": d.where,
+                "tolerance": d.tolerance,
+            }
+            for d in found.differences
+        ],
+    }
+
+
+def finite(number: float) -> float | None:
+    """JSON has no infinity."""
+    return float(number) if math.isfinite(number) else None
+
+
+def number(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def largest(figures: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The figure that comes nearest to its tolerance, or passes it."""
+    return max(figures, key=lambda f: number(f["relative"]) / f["tolerance"], default=None)
+
+
+def figure(found: dict[str, Any] | None) -> str:
+    return "-" if found is None else f"{number(found['relative']):.1e}"
+
+
+def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
+    """Read what `Certificate.save` wrote.
+
+    Args:
+        path: of the file.
+        custom: the `Custom` classes that its network may name, as in `load`.
+
+    Raises:
+        FileError: if it is no certificate, or its parts contradict each other.
+    """
+    data = parsed(read_text(path), "certificate")
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise FileError(f"{path} is no certificate: it does not say 'format': {FORMAT!r}.")
+    if data.get("version") != VERSION:
+        raise FileError(
+            f"{path} has version {shown(data.get('version'))}, but version {VERSION} is what this "
+            "isoblocks reads. Install a newer one."
+        )
+    wrong = [
+        name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)
+    ] + [name for name in ("machine", "backends") if not isinstance(data.get(name), dict)]
+    if wrong:
+        raise FileError(f"{path} is a certificate without a proper {wrong[0]!r}.")
+    for backend, found in data["backends"].items():
+        check_backend(f"{path}: {backend}", found)
+    node = node_from_json(as_text(data.get("network"), "network"), custom)
+    if data.get("fingerprint") != fingerprint(node):
+        raise FileError(
+            f"{path} certifies a network with the fingerprint {shown(data.get('fingerprint'))}, "
+            f"but holds one with {fingerprint(node)}."
+        )
+    together = all(found["agrees"] for found in data["backends"].values())
+    if not isinstance(data.get("agrees"), bool) or (data["agrees"] and not together):
+        raise FileError(f"{path} contradicts itself: 'agrees' does not follow from its backends.")
+    return Certificate(node, data)
+
+
+def check_backend(label: str, found: Any) -> None:
+    """Refuse what is no measurement of a backend, or says other than its own figures."""
+    parts = {"agrees": bool, "versions": dict, "facts": list, "notes": list, "figures": list}
+    if not isinstance(found, dict) or any(
+        not isinstance(found.get(name), kind) for name, kind in parts.items()
+    ):
+        raise FileError(f"{label} is no measurement of a backend.")
+    for f in found["figures"]:
+        if (
+            not isinstance(f, dict)
+            or f.keys() != FIGURES
+            or not all(isinstance(f[name], str) for name in ("level", "name", "where"))
+            or not is_number(f["tolerance"], float | int, 0)
+            or not f["tolerance"]
+            or not all(
+                f[name] is None or is_number(f[name], float | int, 0)
+                for name in ("absolute", "relative")
+            )
+        ):
+            raise FileError(f"{label} has a figure that is none: {shown(f)}.")
+    agreed = not found["facts"] and all(
+        number(f["relative"]) <= f["tolerance"] for f in found["figures"]
+    )
+    if found["agrees"] is not agreed:
+        raise FileError(f"{label} contradicts itself: 'agrees' does not follow from its figures.")
+
+
+def is_number(value: Any, kind: Any, least: int) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value >= least
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A certificate and the same measured again: true if it holds; prints as a table.
+
+    It holds if every backend agrees, or does not, as was certified, at the same tolerances, and no
+    figure has become ten times larger, unless it is below a tenth of its tolerance.
+
+    Attributes:
+        certified, now: the certificate, and what was measured again.
+        broken: what does not hold, in words.
+        missing: backends that cannot be measured here, and why.
+    """
+
+    certified: Certificate
+    now: Certificate
+    broken: tuple[str, ...]
+    missing: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return not self.broken and bool(self.now.backends)
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=f"Certificate of {self.certified.data['fingerprint']}, measured again")
+        for name in ("backend", "level", "certified", "now", "tolerance", "versions"):
+            table.add_column(name, justify="right" if name in ("certified", "now") else "left")
+        for backend, found in self.now.backends.items():
+            then = self.certified.backends[backend]["versions"]
+            changed = ", ".join(
+                f"{name} {then.get(name)} -> {version}"
+                for name, version in found["versions"].items()
+                if then.get(name) != version
+            )
+            for level in LEVELS:
+                pair = [largest(c.figures(backend, level)) for c in (self.certified, self.now)]
+                if pair[1] is not None:
+                    limit = f"{pair[1]['tolerance']:.0e}"
+                    cells = (backend, level, *map(figure, pair), limit, changed or "the same")
+                    table.add_row(*map(escape, cells))
+        yield table
+        for backend, why in self.missing.items():
+            yield escape(f"{backend} was certified, but is not here: {why}")
+        for text in self.broken:
+            yield f"[red]{escape(text)}[/]"
+        yield "The certificate holds." if self else "[red]The certificate does not hold.[/]"
+
+    def __str__(self) -> str:
+        from blocks._console import as_text
+
+        return as_text(self)
+
+
+def verify(certificate: Certificate | str | Path, custom: Allowed = ()) -> Verification:
+    """Measure again what a certificate says.
+
+    Args:
+        certificate: one, or the path of its file.
+        custom: as in `load_certificate`.
+
+    Raises:
+        FileError: as in `load_certificate`.
+
+    >>> import blocks as bl
+    >>> bool(bl.verify(bl.certify(bl.Dense(2), (3,), backends=["numpy"])))
+    True
+    """
+    if not isinstance(certificate, Certificate):
+        certificate = load_certificate(certificate, custom)
+    data, absent = certificate.data, missing()
+    names = list(certificate.backends)
+    gone = {name: absent.get(name) or reason(name) for name in names if reason(name)}
+    here = [name for name in names if name not in gone]
+    if not here:
+        raise BlockError(f"none of the backends that were certified is here: {', '.join(names)}.")
+    now = certify(certificate.node, backends=here, **{name: data[name] for name in NUMBERS})
+    broken = [text for name in here for text in worse(name, certificate, now)]
+    return Verification(certificate, now, tuple(broken), gone)
+
+
+def reason(backend: str) -> str:
+    """Why a backend cannot be measured here; "" if it can."""
+    try:
+        find_backend(backend)
+    except BlockError as error:
+        return str(error)
+    return ""
+
+
+def worse(backend: str, certified: Certificate, now: Certificate) -> Iterable[str]:
+    """What a certificate says of a backend that does not hold."""
+    then, found = certified.backends[backend], now.backends[backend]
+    if then["agrees"] is not found["agrees"]:
+        words = {True: "agrees", False: "differs"}
+        yield (
+            f"{backend} was certified as one that {words[then['agrees']]}, but it "
+            f"{words[found['agrees']]}."
+        )
+    before = {(f["level"], f["name"]): f for f in then["figures"]}
+    after = {(f["level"], f["name"]): f for f in found["figures"]}
+    for key in sorted(before.keys() ^ after.keys()):
+        when = "no longer" if key in before else "not before"
+        yield f"{backend}: {key[0]} of {key[1]} was measured in one of the two only, {when}."
+    for key in sorted(before.keys() & after.keys()):
+        old, new = before[key], after[key]
+        bound = max(GROWTH * number(old["relative"]), FAR * new["tolerance"])
+        if old["tolerance"] != new["tolerance"]:
+            yield (
+                f"{backend}: {key[0]} of {key[1]} was certified at the tolerance "
+                f"{old['tolerance']:.0e}, which is {new['tolerance']:.0e}."
+            )
+        elif number(new["relative"]) > bound:
+            yield (
+                f"{backend}: {key[0]} of {key[1]} was certified with {figure(old)}, but is "
+                f"{figure(new)} at {new['where']}."
+            )

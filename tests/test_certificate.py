@@ -1,0 +1,154 @@
+"""Certificates: what was measured, as a file that can be verified."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import blocks as bl
+from blocks.cli import main
+from custom_blocks import Gated
+
+NET = bl.Sequential(bl.Conv(4, (3, 2)), bl.BatchNorm(), bl.SiLU(), bl.Flatten(), bl.Dense(3))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A certificate of the reference."""
+    certificate = bl.certify(NET, (5, 4, 2), backends=["numpy"], dtype="float64", steps=2)
+    certificate.save(tmp_path / "net.json")
+    return tmp_path / "net.json"
+
+
+def test_it_says_what_was_measured_and_is_verified(tmp_path, framework, capsys):
+    path = tmp_path / "net.json"
+    bl.certify(NET, (5, 4, 2), backends=["numpy", framework], dtype="float64").save(path)
+    found = bl.load_certificate(path)
+    assert found
+    assert [f["name"] for f in found.figures(framework, "blocks")] == ["0", "1", "2", "3", "4"]
+    names = {f["name"] for f in found.figures(framework, "gradients")}
+    specs = found.node.param_specs()
+    assert names == {"input"} | {path for path, spec in specs.items() if spec.trainable}
+    for level in ("outputs", "blocks", "gradients", "training", "state", "curve"):
+        for f in found.figures(framework, level):
+            assert 0 <= f["relative"] <= f["tolerance"]
+            assert f["absolute"] >= 0
+    assert any(f["relative"] for f in found.figures(framework, "blocks"))
+    assert "numpy" in found.backends["numpy"]["versions"]
+    assert found.data["machine"]["processor"]
+    assert main(["parity", "--verify", str(path)]) == 0
+    assert "The certificate holds." in capsys.readouterr().out
+    found = bl.verify(path)
+    assert found
+    assert not found.missing
+    assert found.now.backends.keys() == {"numpy", framework}
+
+
+def changed(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def figure(data, backend, level):
+    return next(f for f in data["backends"][backend]["figures"] if f["level"] == level)
+
+
+FORGERIES = {
+    "its tolerance": lambda data: figure(data, "numpy", "blocks").update(tolerance=1e-9),
+    "a figure left out": lambda data: data["backends"]["numpy"]["figures"].pop(),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_what_does_not_hold_is_named(path, forgery):
+    found = bl.verify(changed(path, FORGERIES[forgery]))
+    assert not found
+    assert found.broken[0].startswith("numpy: ")
+    assert "The certificate does not hold." in str(found)
+
+
+def test_a_backend_that_has_become_worse(path, monkeypatch):
+    """What was within rounding is a hundred times more, though still within the tolerance."""
+    from blocks import _parity
+
+    real = _parity.largest_difference
+
+    def worse(got, wanted, floor=0.0):
+        share, where, absolute = real(got, wanted, floor)
+        return share + 5e-13, where, absolute
+
+    monkeypatch.setattr(_parity, "largest_difference", worse)
+    found = bl.verify(path)
+    assert not found
+    assert any("was certified with" in text and "but is 5" in text for text in found.broken)
+
+
+WRONG = {
+    "no certificate": lambda data: data.update(format="isoblocks network"),
+    "has version 2": lambda data: data.update(version=2),
+    "without a proper 'seed'": lambda data: data.update(seed=-1),
+    "without a proper 'batch_size'": lambda data: data.update(batch_size=True),
+    "without a proper 'backends'": lambda data: data.update(backends=[]),
+    "is no measurement of a backend": lambda data: data["backends"].update(numpy={}),
+    "a figure that is none": lambda data: figure(data, "numpy", "blocks").pop("where"),
+    "'agrees' does not follow from its figures": lambda data: figure(
+        data, "numpy", "outputs"
+    ).update(relative=1.0),
+    "'agrees' does not follow from its backends": lambda data: data.update(agrees=3),
+    "certifies a network with the fingerprint": lambda data: data.update(fingerprint="0" * 32),
+    "but holds one with": lambda data: data["network"]["network"]["blocks"].pop(),
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_file_that_contradicts_itself_is_refused(words, tmp_path):
+    certificate = bl.certify(NET, (5, 4, 2), backends=["numpy"], steps=0)
+    certificate.save(tmp_path / "net.json")
+    with pytest.raises(bl.FileError, match=words):
+        bl.load_certificate(changed(tmp_path / "net.json", WRONG[words]))
+
+
+def test_custom_blocks_are_only_loaded_if_they_are_allowed(tmp_path, capsys):
+    path = str(tmp_path / "net.json")
+    bl.certify(Gated(4), (3,), backends=["numpy"]).save(path)
+    with pytest.raises(bl.FileError, match="custom_blocks:Gated"):
+        bl.verify(path)
+    assert bl.verify(path, custom=[Gated])
+    assert main(["parity", "--verify", path, "--custom", "custom_blocks:Gated"]) == 0
+
+
+def test_a_network_that_disagrees_is_certified_as_such(monkeypatch, tmp_path):
+    from blocks import _parity
+
+    monkeypatch.setitem(
+        _parity.TOLERANCES, "float32", dict.fromkeys(_parity.TOLERANCES["float32"], 1e-12)
+    )
+    certificate = bl.certify(NET, (5, 4, 2), backends=["numpy"])
+    assert not certificate
+    certificate.save(tmp_path / "net.json")
+    assert not bl.load_certificate(tmp_path / "net.json")
+    assert bl.verify(tmp_path / "net.json"), "it says truly that they differ"
+    monkeypatch.undo()
+    found = bl.verify(tmp_path / "net.json")
+    assert "was certified as one that differs, but it agrees" in found.broken[0]
+
+
+def test_the_command_writes_one(tmp_path, capsys):
+    bl.save(bl.infer(NET, (5, 4, 2)), tmp_path / "net.json")
+    target = tmp_path / "certificate.json"
+    command = ["parity", str(tmp_path / "net.json"), "--backends", "numpy", "--seed", "3"]
+    assert main([*command, "--certificate", str(target)]) == 0
+    assert bl.load_certificate(target).data["seed"] == 3
+    assert main(["parity"]) == 2
+    assert "needs a network, or --verify" in capsys.readouterr().err
+
+
+def test_infinite_differences_are_kept(monkeypatch):
+    from blocks import _certificate
+
+    assert _certificate.finite(np.inf) is None
+    assert _certificate.number(None) == np.inf
