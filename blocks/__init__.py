@@ -26,6 +26,7 @@ from blocks._evaluate import accuracy, evaluate
 from blocks._files import fingerprint, from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
+from blocks._initial import by_activation
 from blocks._lint import Lint, Lints, lint
 from blocks._listing import listing
 from blocks._models import apply, gradients, load_params, lower, params_of, source
@@ -198,6 +199,7 @@ __all__ = [
     "autoencoder",
     "backends",
     "certify",
+    "by_activation",
     "count",
     "diff",
     "evaluate",
