@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, dataclass_transform
 
+from blocks._errors import FieldError
 from blocks._spec import Kind, ParamSpec, ValueSpec, map_value
 from blocks._stack import run
 
@@ -24,8 +25,12 @@ class Config:
     """
 
     package: ClassVar[str] = ""  # where `repr` finds the class
+    instead: ClassVar[str] = ""  # of a class that is only a base: a kind of it, as users write it
 
     def __post_init__(self) -> None:
+        if instead := vars(type(self)).get("instead"):
+            name = type(self).__name__
+            raise FieldError(f"{name} is only what others are kinds of; write {instead}.")
         for field in dataclasses.fields(self):
             if convert := field.metadata.get("convert"):
                 label = f"{type(self).__name__}.{field.name}"

@@ -36,8 +36,8 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
         Canonical path to array, in the node's dtype.
 
     Raises:
-        ParamError: if a pattern matches nothing, what is drawn has another shape, or the machine
-            has not the memory for all.
+        ParamError: if a pattern matches nothing, a function fails, what is drawn has another shape,
+            or the machine has not the memory for all.
 
     >>> import blocks as bl
     >>> node = bl.infer(bl.Dense(4), (3,))
@@ -52,7 +52,7 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
     check_memory(node)
     specs = node.param_specs()
     inits = {path: spec.init for path, spec in specs.items()} | overridden(specs, initial or {})
-    arrays = {path: first(inits[path], generator(seed, path), specs[path]) for path in specs}
+    arrays = {path: first(path, inits[path], generator(seed, path), specs[path]) for path in specs}
     return check_params(node, arrays)
 
 
@@ -77,11 +77,17 @@ def as_draw(label: str, value: Any) -> Init | Draw:
     return value if callable(value) and not isinstance(value, type) else as_init(label, value)
 
 
-def first(init: Init | Draw, rng: np.random.Generator, spec: ParamSpec) -> Any:
+def first(path: str, init: Init | Draw, rng: np.random.Generator, spec: ParamSpec) -> Any:
     """The first numbers of one parameter."""
-    if callable(init):
+    if not callable(init):
+        return drawn(init, rng, spec.shape, array_dtype(spec.dtype))
+    try:
         return init(rng, spec.shape)
-    return drawn(init, rng, spec.shape, array_dtype(spec.dtype))
+    except Exception as error:  # code of users
+        raise ParamError(
+            f"{path}: the function in initial raises {error!r}.\n"
+            f"  It is called with a NumPy generator and {spec.shape}, and returns an array."
+        ) from error
 
 
 def select(params: Mapping[str, np.ndarray], pattern: str) -> Params:
@@ -92,13 +98,14 @@ def select(params: Mapping[str, np.ndarray], pattern: str) -> Params:
     every bias.
 
     Raises:
-        ParamError: if nothing matches.
+        ParamError: if nothing matches, or `params` is no dict.
 
     >>> import blocks as bl
     >>> params = bl.init(bl.infer(bl.MLP(1, hidden=(8,)), (4,)))
     >>> list(bl.select(params, "*/kernel"))
     ['0/kernel', '2/kernel']
     """
+    check_mapping(params)
     found = matching(params, pattern)
     if not found:
         check_used([pattern], params)
@@ -147,10 +154,15 @@ def count(node: Node, *, trainable: bool | None = None) -> int:
     )
 
 
-def check_params(node: Node, params: Mapping[str, Any]) -> Params:
-    """The parameters as arrays of the node's dtype; raises `ParamError` with every mismatch."""
+def check_mapping(params: Any) -> None:
+    """Refuse what is no dict of parameters."""
     if not isinstance(params, Mapping):
         raise ParamError(f"parameters are a dict from path to array, got {type(params).__name__}.")
+
+
+def check_params(node: Node, params: Mapping[str, Any]) -> Params:
+    """The parameters as arrays of the node's dtype; raises `ParamError` with every mismatch."""
+    check_mapping(params)
     specs = node.param_specs()
     wrong = []
     arrays = {}
@@ -163,7 +175,9 @@ def check_params(node: Node, params: Mapping[str, Any]) -> Params:
         except (TypeError, ValueError):
             wrong.append(f"{path}: expected an array, got {type(params[path]).__name__}.")
             continue
-        if array.dtype.kind not in "iu" and not is_float(array):
+        if array.dtype.kind == "O":
+            wrong.append(f"{path}: expected an array, got {type(params[path]).__name__}.")
+        elif array.dtype.kind not in "iu" and not is_float(array):
             wrong.append(f"{path}: expected numbers, got dtype {array.dtype}.")
         elif array.shape != spec.shape:
             wrong.append(f"{path}: expected {spec.shape}, got {array.shape}.{hint(array, spec)}")

@@ -64,7 +64,7 @@ class History:
             each example counted once; metrics, and "validation_loss" and so on, are those of the
             parameters after it, in evaluation mode.
         best: with `keep_best`, the parameters after the epoch with the lowest "validation_loss", or
-            "loss" if there is no validation.
+            "loss" if there is no validation; None if that was finite after no epoch.
     """
 
     losses: tuple[float, ...]

@@ -12,7 +12,7 @@ from blocks._block import Block
 from blocks._errors import UnsupportedError, place
 from blocks._fold import links
 from blocks._models import as_node
-from blocks._spec import Node, Shape, Spec
+from blocks._spec import Node, Shape, Spec, shapes
 from blocks._stack import call_deep
 from blocks.activation import Activation, Softmax
 from blocks.combine import Residual, Sequential, Shared, a_block
@@ -72,7 +72,8 @@ def transpose(
         options: those of `infer`: layout and dtype.
 
     Raises:
-        UnsupportedError: for a block that has no mirror, such as Sample, Parallel or Embedding.
+        UnsupportedError: for a block that has no mirror, such as Sample, Parallel or Embedding, or
+            a Shared Residual whose uses would need different ones.
 
     >>> import blocks as bl
     >>> encoder = bl.Sequential(bl.Conv(8, (3,), stride=2), bl.ReLU(), bl.Flatten(), bl.Dense(2))
@@ -84,6 +85,7 @@ def transpose(
     """
     node = as_node(network, input_shape, options)
     blocks = call_deep(node.levels(), mirrored, node)
+    call_deep(node.levels(), check_shared, node)
     if output_activation is not None:
         blocks.append(a_block(None, "output_activation", output_activation))
     return Sequential(*blocks)
@@ -160,6 +162,21 @@ def as_shared(step: Node, block: Block) -> Block:
     """The block under a name of the decoder's own if the encoder shares it."""
     tied = step.shared and step.param_specs()
     return Shared(f"{step.shared}_mirrored", block) if tied else block
+
+
+def check_shared(root: Node) -> None:
+    """Refuse a Residual that is shared by uses whose mirrors differ, as their sizes do."""
+    first: dict[str, tuple[Node, list[Block]]] = {}
+    for node in root.walk():
+        if node.shared and isinstance(node.form, Residual):
+            blocks = mirror(node.form, node)
+            before, made = first.setdefault(node.shared, (node, blocks))
+            if made != blocks:
+                uses = " and ".join(
+                    f"{shapes(use.in_spec)} -> {shapes(use.out_spec)} {place(use.path)}"
+                    for use in (before, node)
+                )
+                raise refusal(node, f"its uses {uses} need different ones; share the layers in it")
 
 
 def early(blocks: Iterable[Block]) -> list[Block]:

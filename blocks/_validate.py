@@ -53,7 +53,8 @@ def validate(block: Block, input_shape: Any, **options: Any) -> Validation:
 
     After an error it goes on with what the block gives all the same, or else with what its fields
     say: a Conv that does not fit its image gives `features` channels of unknown sizes. A size that
-    is unknown for that reason is no second error.
+    is unknown for that reason is no second error, nor is what the same block of a `Repeat` meets in
+    another repetition.
 
     Args:
         block: the network.
@@ -81,19 +82,35 @@ class Checking(Inference):
     def __init__(self, dtype: str, param_dtype: str, x: ValueSpec):
         super().__init__(dtype, param_dtype, x)
         self.errors: list[BlockError] = []
+        self.loops: set[str] = set()  # paths of repetitions
+        self.noted: set[str] = set()  # paths of errors, in the first of all repetitions
+
+    def note(self, error: BlockError, path: str) -> None:
+        """Keep an error; a block inside a Repeat has one at most, whatever becomes of its size."""
+        names = path.split("/")
+        before = ["/".join(names[:i]) for i in range(len(names))]
+        first = "/".join(
+            "0" if at in self.loops else n for at, n in zip(before, names, strict=True)
+        )
+        if first == path or first not in self.noted:
+            self.errors.append(error)
+        self.noted.add(first)
 
     def enter(self, block: Block, name: str, path: str, home: str, x: ValueSpec) -> Frame:
         try:
-            return super().enter(block, name, path, home, x)
+            frame = super().enter(block, name, path, home, x)
         except FieldError as error:  # another block has this Shared name; this one has its own
-            self.errors.append(error)
+            self.note(error, path)
             while (inner := block.expand()) is not None:
                 block = inner
-            return super().enter(block, name, path, home, x)
+            frame = super().enter(block, name, path, home, x)
+        if isinstance(frame.form, Combinator) and frame.form.flow == "loop":
+            self.loops.add(path)
+        return frame
 
     def failed(self, error: ShapeError, frame: Frame) -> Node:
         if not (self.errors and isinstance(error, UnknownSizeError)):
-            self.errors.append(error)
+            self.note(error, frame.path)
         if isinstance(frame.form, Combinator):
             made = frame.children[0] if frame.form.flow == "fork" else frame.children[-1]
             return frame.node(made.out_spec, **self.dtypes)

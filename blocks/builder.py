@@ -27,8 +27,8 @@ AUTO = "auto"
 class Builder:
     """A dictionary of attributes that becomes a network: what is wanted, apart from how it is made.
 
-    Each attribute is checked and normalised by a function of the values before it, under its name
-    in `keys`. A subclass that wants more freedom overrides `create_blocks`.
+    Each attribute is checked and normalised by a function of those before it that are right, under
+    its name in `keys`. A subclass that wants more freedom overrides `create_blocks`.
     """
 
     keys: ClassVar[dict[str, Any]] = {}
@@ -79,8 +79,9 @@ class Builder:
                 values[key] = convert(values, label, stated)
             except FieldError as error:
                 errors[key] = error
-                if field.default is not MISSING:
-                    values[key] = convert(values, label, field.default)
+        for key, field in self.keys.items():
+            if key not in values and field.default is not MISSING:
+                values[key] = field.metadata["convert"](values, key, field.default)
         return values, errors
 
     def holding(self, known: tuple[dict[str, Any], dict[str, FieldError]]) -> Self:
@@ -91,11 +92,17 @@ class Builder:
 
     def create_blocks(self) -> list[Block]:
         """The blocks of the network in their order."""
-        raise NotImplementedError
+        raise self.unfinished("create_blocks")
 
     def input_shape(self, layout: str = "channels_last") -> tuple[int, ...]:
         """The shape that the network takes, for `infer`."""
-        raise NotImplementedError
+        raise self.unfinished("input_shape")
+
+    def unfinished(self, method: str) -> FieldError:
+        return FieldError(
+            f"{type(self).__name__} does not say what it makes: it has no {method}.\n"
+            "  Use MLPBuilder or ConvBuilder, or write one with create_blocks and input_shape."
+        )
 
     def validate(self) -> Validation:
         """Every wrong attribute, and every error of the network that they make; builds nothing."""
@@ -187,18 +194,23 @@ def ends(values: Any, label: str, value: Any) -> Any:
         raise fields.refuse(label, rule, value) from None
 
 
-def rates(values: Any, label: str, value: Any) -> tuple[float, ...]:
-    """A rate for all layers, or one for each."""
-    convert = fields.real(0.0, low=0, high=1, open_high=True).metadata["convert"]
-    layers = sum(len(values[key]) - 1 for key in LISTS if values.get(key))
-    if not fields.is_sequence(value):
-        return (convert(None, label, value),) * layers
-    if len(value) != layers and layers:  # without lists there is nothing to compare with
-        raise fields.refuse(label, f"a number, or one for each of {layers} layers", value)
-    return tuple(convert(None, f"{label}[{i}]", rate) for i, rate in enumerate(value))
+def rates(*lists: str) -> Callable[..., Any]:
+    """A rate for all layers, or one for each of those that the lists make."""
+    number = fields.real(0.0, low=0, high=1, open_high=True).metadata["convert"]
 
+    def convert(values: Any, label: str, value: Any) -> tuple[float, ...]:
+        layers = sum(len(values[key]) - 1 for key in lists if values.get(key))
+        if not fields.is_sequence(value):
+            return (number(None, label, value),) * layers
+        if len(value) != layers and all(key in values for key in lists):
+            raise fields.refuse(label, f"a number, or one for each of {layers} layers", value)
+        stated = [number(None, f"{label}[{i}]", rate) for i, rate in enumerate(value)]
+        return (
+            *stated,
+            *[0.0] * (layers - len(stated)),
+        )  # where a wrong list left their number open
 
-LISTS = ("in_channels_list", "in_features_list")
+    return convert
 
 
 def output_size(
@@ -261,7 +273,6 @@ COMMON = {
     "output_activation": fields.converted(optional(a_block), None),
     "is_batch_norm": fields.flag(False),
     "bias": fields.flag(False),
-    "drop_out": fields.converted(rates, 0.0),
 }
 
 
@@ -294,6 +305,7 @@ class MLPBuilder(Builder):
     keys: ClassVar[dict[str, Any]] = {
         "in_features_list": fields.converted(number_list()),
         **COMMON,
+        "drop_out": fields.converted(rates("in_features_list"), 0.0),
     }
 
     def input_shape(self, layout: str = "channels_last") -> tuple[int, ...]:
@@ -363,6 +375,7 @@ class ConvBuilder(Builder):
         "max_pool_stride": fields.converted(optional(each_axis(1)), None),
         "in_features_list": fields.converted(optional(number_list(AUTO)), None),
         **COMMON,
+        "drop_out": fields.converted(rates("in_channels_list", "in_features_list"), 0.0),
     }
 
     def checked(self) -> tuple[dict[str, Any], dict[str, FieldError]]:

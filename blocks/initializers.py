@@ -24,6 +24,7 @@ class Initializer(Config):
     """
 
     package = "initializers."
+    instead = "initializers.Normal(0.02)"
     one_by_one: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from blocks import _fields as fields
 from blocks._block import Config, block
-from blocks._errors import FieldError
+from blocks._errors import FieldError, MissingRuleError
 from blocks._spec import array_dtype
 from blocks.schedule import Schedule
 
@@ -28,6 +28,8 @@ def rate(default: Any = fields.REQUIRED) -> Any:
 class Optimizer(Config):
     """The base of all optimisers: a learning rate, which is a number or a schedule."""
 
+    instead = "SGD(0.1)"
+
     learning_rate: float | Schedule = rate(0.01)
 
     def rate(self, step: int) -> float:
@@ -37,6 +39,14 @@ class Optimizer(Config):
 
     def check_dtype(self, dtype: str) -> None:
         """Refuse numbers that mean nothing beside parameters of this dtype."""
+
+
+def without_rule(backend: str, optimizer: Optimizer) -> MissingRuleError:
+    """For an optimiser that is none of those below, nor a kind of them."""
+    return MissingRuleError(
+        f"{backend} has no rule for the optimiser {type(optimizer).__name__}.\n"
+        "  Use SGD, Adam or AdamW, or subclass one of them."
+    )
 
 
 @block

@@ -17,6 +17,8 @@ class Schedule(Config):
     It is worked out here, in Python's floats, and each framework's optimiser is handed the number.
     """
 
+    instead = "CosineDecay(0.1, steps=1000)"
+
     def value(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         raise NotImplementedError

@@ -362,6 +362,42 @@ def test_rates_are_not_counted_where_no_list_says_how_many():
     assert found[1].startswith("MLPBuilder.drop_out[1] must be a number >= 0 and < 1")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"in_channels_list": [8]}, {"in_features_list": ["auto", 0]}, {"in_features_list": 64}],
+    ids=str,
+)
+@pytest.mark.parametrize("drop_out", [[0.1] * 5, [0.1], 0.1])
+def test_a_wrong_list_is_one_mistake(wrong, drop_out):
+    """It may have had the layers that the rates are for."""
+    found = messages(bl.ConvBuilder(DIGITS | wrong | {"drop_out": drop_out}))
+    assert len(found) == 1
+    assert f"ConvBuilder.{next(iter(wrong))} must be" in found[0]
+
+
+def test_a_wrong_list_hides_no_wrong_convolution():
+    wrong = {"in_features_list": 64, "drop_out": [0.1], "kernel_size": 14}
+    found = messages(bl.ConvBuilder(DIGITS | wrong))
+    assert len(found) == 2
+    assert "Conv at '9' has a kernel larger than its input" in found[1]
+
+
+class Unfinished(bl.Builder):
+    def create_blocks(self):
+        return [bl.Dense(3)]
+
+
+@pytest.mark.parametrize(
+    ("builder", "method"), [(bl.Builder({}), "create_blocks"), (Unfinished(), "input_shape")]
+)
+def test_a_builder_that_makes_nothing(builder, method):
+    name = type(builder).__name__
+    (error,) = builder.validate()
+    assert str(error).startswith(f"{name} does not say what it makes: it has no {method}.")
+    with pytest.raises(bl.FieldError, match="Use MLPBuilder or ConvBuilder, or write one with"):
+        builder.build()
+
+
 def test_a_key_of_any_type_is_unknown():
     for key in (3, None, ["bias"]):
         with pytest.raises(bl.FieldError, match="MLPBuilder has no attribute"):

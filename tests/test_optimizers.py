@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import blocks as bl
+from blocks.optimizer import Optimizer
 from blocks.schedule import Schedule
 from conftest import need
 
@@ -297,6 +298,11 @@ def test_steps_are_counted_over_epochs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (Optimizer, "Optimizer is only what others are kinds of; write SGD(0.1)."),
+        (
+            Schedule,
+            "Schedule is only what others are kinds of; write CosineDecay(0.1, steps=1000).",
+        ),
         (lambda: bl.SGD(-1), "SGD.learning_rate must be a number >= 0, got -1."),
         (lambda: bl.SGD("fast"), "SGD.learning_rate must be a number >= 0, got 'fast'."),
         (lambda: bl.SGD(weight_decay=-1), "SGD.weight_decay must be a number >= 0, got -1."),
@@ -331,3 +337,17 @@ def test_fields_that_make_no_sense(make, message):
     with pytest.raises(bl.FieldError) as error:
         make()
     assert str(error.value).startswith(message)
+
+
+class Unheard(Optimizer):
+    """It says nothing of what it does."""
+
+
+class Gentle(bl.SGD):
+    """A kind of one that all backends know."""
+
+
+def test_an_optimiser_that_no_backend_knows_is_refused(backend):
+    with pytest.raises(bl.MissingRuleError, match=f"{backend} has no rule for the optimiser Unhe"):
+        curve(backend, optimizer=Unheard(0.1))
+    assert far(curve(backend, optimizer=Gentle(0.1)), curve(backend, optimizer=bl.SGD(0.1))) == 0

@@ -310,6 +310,10 @@ WRONG_INITIAL = {
     "initial['kernel'] must be an Initializer, an array": {"kernel": bl.initializers.Normal},
     "a pattern of paths is a text": {0: 1},
     "initial is a dict from path to initialiser, got 3": 3,
+    "kernel: expected an array, got NoneType": {"kernel": lambda rng, shape: None},
+    "kernel: the function in initial raises TypeError": {"kernel": lambda: 3},
+    "It is called with a NumPy generator and (3, 2)": {"kernel": lambda rng, shape: rng + shape},
+    "bias: the function in initial raises ZeroDivisionError": {"bias": lambda rng, shape: 1 / 0},
 }
 
 
@@ -318,6 +322,17 @@ def test_first_parameters_that_do_not_fit_are_refused(message):
     with pytest.raises(bl.BlockError) as error:
         bl.init(bl.infer(bl.Dense(2), (3,)), initial=WRONG_INITIAL[message])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("params", [None, 3, ["kernel"], "kernel"])
+def test_only_parameters_are_selected_from(params):
+    with pytest.raises(bl.ParamError, match="parameters are a dict from path to array, got"):
+        bl.select(params, "kernel")
+
+
+def test_the_base_of_initialisers_draws_nothing():
+    with pytest.raises(bl.FieldError, match=r"write initializers\.Normal\(0\.02\)\."):
+        bl.initializers.Initializer()
 
 
 def test_first_numbers_from_an_array_are_a_copy():

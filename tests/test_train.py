@@ -221,6 +221,18 @@ def test_the_best_parameters_are_kept(validation, backend):
     assert fitted()[1].best is None
 
 
+@pytest.mark.parametrize("validation", [True, False])
+def test_where_no_loss_is_finite_nothing_is_best(validation):
+    x = np.full((8, 2), np.nan)
+    model = bl.lower(bl.Dense(1), "numpy", input_shape=(2,))
+    data = x, np.zeros((8, 1))
+    options = {"loss": "mse", "validation": data if validation else None, "epochs": 3}
+    assert bl.fit(model, data, keep_best=True, **options).best is None
+    small = np.ones((8, 2)), np.zeros((8, 1))
+    model = bl.lower(bl.Dense(1), "numpy", input_shape=(2,))
+    assert bl.fit(model, small, keep_best=True, loss="mse").best is not None
+
+
 def test_training_stops_early():
     """When the loss stands still; a patience later than the best epoch."""
     still = {"optimizer": bl.SGD(bl.PiecewiseConstant((6,), (0.2, 0.0))), "epochs": 20}

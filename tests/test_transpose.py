@@ -452,6 +452,21 @@ def test_a_shared_convolution_comes_back_from_every_size_at_which_it_is_used(con
         assert len(decoder.param_specs()) == 2
 
 
+def test_a_residual_is_shared_only_where_one_mirror_serves_all_its_uses():
+    halves = bl.Conv(4, (2,), 2, "same"), bl.Conv(4, (1,), 2)
+    shared = bl.Shared("tied", bl.Residual(*halves))
+    net = bl.Sequential(shared, bl.ReLU(), shared)
+    assert len(decoded(net, (28, 4))[1].param_specs()) == 4
+    with pytest.raises(bl.UnsupportedError) as error:
+        net.transpose((27, 4))
+    assert str(error.value) == (
+        "Shared at '2' has no mirror: its uses (27, 4) -> (14, 4) at '0' and (14, 4) -> (7, 4) "
+        "at '2' need different ones; share the layers in it."
+    )
+    around = bl.Residual(*(bl.Shared(name, conv) for name, conv in zip("ab", halves, strict=True)))
+    assert len(decoded(bl.Sequential(around, bl.ReLU(), around), (27, 4))[1].param_specs()) == 4
+
+
 @pytest.mark.parametrize(
     ("block", "shape", "name"),
     [

@@ -159,6 +159,39 @@ def test_one_name_for_two_shared_blocks():
     assert second.path == "2"
 
 
+@pytest.mark.parametrize(
+    ("repeated", "shape", "path"),
+    [
+        (bl.Dense(3, in_features=4), (7,), "0"),
+        (bl.Dense(3, in_features=7), (7,), "1"),  # the first one fits
+        (
+            bl.Sequential(bl.Dense(7), bl.MLP(3, hidden=(5,)), bl.BatchNorm(in_features=4)),
+            (7,),
+            "0/2",
+        ),
+        (bl.Repeat(bl.Dense(3, in_features=4), 2), (7,), "0/0"),
+        (bl.Residual(bl.Conv(2, (3,))), (40, 2), "0"),  # smaller each time
+    ],
+    ids=str,
+)
+def test_a_mistake_in_a_repeat_is_one_error(repeated, shape, path):
+    net = bl.Sequential(bl.Identity(), bl.Repeat(repeated, 4))
+    assert [error.path for error in bl.validate(net, shape)] == [f"1/{path}"]
+
+
+def test_two_mistakes_in_a_repeat_are_two():
+    wrong = bl.Sequential(bl.Dense(3, in_features=4), bl.Dense(7, in_features=4))
+    net = bl.Sequential(bl.Repeat(wrong, 3), bl.Repeat(wrong, 2), wrong)
+    paths = [error.path for error in bl.validate(net, (7,))]
+    assert paths == ["0/0/0", "0/0/1", "1/0/0", "1/0/1", "2/0", "2/1"]
+
+
+def test_a_name_that_clashes_in_a_repeat_is_one_error():
+    twice = bl.Sequential(bl.Shared("tied", bl.Dense(3)), bl.Shared("tied", bl.Dense(4)))
+    (error,) = bl.validate(bl.Repeat(twice, 5), (4,))
+    assert "Give one of them another name." in str(error)
+
+
 def test_an_unknown_size_of_the_input_is_an_error():
     assert places(bl.validate(bl.Sequential(bl.Flatten(), bl.Dense(3)), (None, 4))) == [
         ("1", "Dense")

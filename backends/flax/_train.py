@@ -12,7 +12,7 @@ from jax import lax
 
 from backends.flax.custom import OPS
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer
+from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -48,7 +48,7 @@ def loss_of(loss: Any) -> Callable[[Any, Any], Any]:
 @singledispatch
 def native(optimizer: Optimizer, rate: Any) -> optax.GradientTransformation:
     """optax's own optimiser at one learning rate: its state is the same at all of them."""
-    raise NotImplementedError
+    raise without_rule("flax", optimizer)
 
 
 @native.register

@@ -14,7 +14,7 @@ from backends.keras._engine import ENGINES
 from backends.keras.custom import OPS
 from blocks._spec import map_value
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer
+from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
 from blocks.schedule import Schedule
 
 
@@ -134,7 +134,7 @@ def native(optimizer: Optimizer, rate: float, number: Callable[[float], Any], **
 
     `number` makes what Keras does not round: TensorFlow would turn a Python float into a float32.
     """
-    raise NotImplementedError
+    raise without_rule("keras", optimizer)
 
 
 @native.register
