@@ -113,6 +113,7 @@ class Block(Config):
     that is `stochastic` draws random numbers in training.
     """
 
+    instead = "Dense(8)"
     stochastic: ClassVar[bool] = False
 
     def expand(self) -> Block | None:
@@ -154,6 +155,7 @@ class Leaf(Block):
     says what it takes: "float", "any", or by `kinds` others for each tensor.
     """
 
+    instead = "Dense(8)"
     layout_role: ClassVar[str] = "plain"
     takes_tuple: ClassVar[bool] = False
     numbers: ClassVar[str] = "float"
@@ -190,6 +192,7 @@ class Combinator(Block):
     children are alike; "fork", every child receives the same input and `merge` joins the outputs.
     """
 
+    instead = "Sequential(Dense(8), ReLU())"
     flow: ClassVar[str] = "chain"
 
     def connect(self, x: ValueSpec) -> Wiring:
@@ -219,6 +222,8 @@ class Combinator(Block):
 
 class Composite(Block):
     """A block that is an abbreviation: it defines `expand` and needs no backend code."""
+
+    instead = "MLP(10)"
 
     def expand(self) -> Block:
         raise NotImplementedError

@@ -108,3 +108,26 @@ def test_keras_shares_no_memory_on_any_engine(engine):
     need("keras")
     need({"jax": "flax"}.get(engine, engine))
     assert ran(MEMORY, engine) == "all agree"
+
+
+LOSSES = """
+import keras, numpy as np, blocks as bl
+from test_losses import Branching, Counted, own_curve
+assert keras.backend.backend() == {engine!r}
+rng = np.random.default_rng(0)
+data = rng.normal(size=(15, 4)), rng.normal(size=(15, 3))
+net = bl.Sequential(bl.Dense(5), bl.Dropout(0.3), bl.Dense(3))
+for loss in (Counted, Branching):
+    wanted = own_curve("numpy", net, loss(), data, draws="shared")
+    loss.calls = 0
+    found = own_curve("keras", net, loss(), data, draws="shared")
+    print(np.abs(found / wanted - 1).max() < 1e-6, loss.calls < 8)
+"""
+
+
+@pytest.mark.parametrize("engine", ["jax", "torch"])
+def test_a_loss_becomes_a_graph_if_it_can(engine):
+    need("keras")
+    need({"jax": "flax"}.get(engine, engine))
+    traced = engine == "jax"
+    assert ran(LOSSES.format(engine=engine), engine) == f"True {traced}\nTrue False"

@@ -133,6 +133,42 @@ def test_a_loss_takes_several_outputs_and_targets(framework):
     assert np.ptp(wanted) > 0.1
 
 
+class Counted(bl.Custom):
+    """It counts how often its code runs."""
+
+    calls = 0
+
+    def forward(self, ops, x):
+        type(self).calls += 1
+        output, target = x
+        return ops.mean(ops.square(output - target), axis=-1)
+
+
+class Branching(Counted):
+    """Large errors count twice, by a branch on their value."""
+
+    calls = 0
+
+    def forward(self, ops, x):
+        cost = ops.mean(super().forward(ops, x))
+        return 2 * cost if cost > 1 else cost
+
+
+def test_a_loss_becomes_a_graph_if_it_can(framework):
+    """Else it runs step by step, and no step is made twice. torch has no graphs."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(15, 4)), rng.normal(size=(15, 3))
+    net = bl.Sequential(bl.Dense(5), bl.Dropout(0.3), bl.Dense(3))
+    for loss in (Counted, Branching):
+        wanted = own_curve("numpy", net, loss(), (x, y), draws="shared")
+        loss.calls = 0
+        found = own_curve(framework, net, loss(), (x, y), draws="shared")
+        np.testing.assert_allclose(found, wanted, rtol=1e-10)
+        traced = framework != "torch" and loss is Counted
+        assert (loss.calls < 8) == traced
+    assert wanted.min() < 1 < wanted.max()
+
+
 # A variational autoencoder.
 
 VAE = bl.Sequential(

@@ -164,8 +164,8 @@ class Trainer:
                 "  Set trainable=True of those that should change."
             )
         self.engine, self.node, self.rate = engine, node, optimizer.rate(0)
-        # a Custom block may branch on values, which a graph cannot
-        eager = isinstance(loss, Custom) or any(isinstance(n.form, Custom) for n in node.walk())
+        custom = isinstance(loss, Custom) or any(isinstance(n.form, Custom) for n in node.walk())
+        self.doubtful = custom and engine.traces
         clip = {} if clip_norm is None else {"global_clipnorm": clip_norm}
         with engine.precision(node.dtype), policy(node):
             ends = model.input, model.output
@@ -173,13 +173,25 @@ class Trainer:
             self.training.objective = loss_of(loss, node.param_dtype)
             self.native = native(optimizer, self.rate, exact(node.param_dtype), **clip)
             # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
-            self.training.compile(self.native, run_eagerly=eager, auto_scale_loss=False)
+            self.training.compile(self.native, auto_scale_loss=False)
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:
         with self.engine.precision(self.node.dtype), policy(self.node):
             if rate != self.rate:
                 self.native.learning_rate = self.rate = rate
+            if self.doubtful:
+                try:
+                    return float(self.training.train_on_batch(x, y))
+                except Exception:  # of any kind: what fails without a graph too is raised below
+                    self.step_by_step()
             return float(self.training.train_on_batch(x, y))
+
+    def step_by_step(self) -> None:
+        """Do without a graph, where a Custom block branches on values. It failed before its step:
+        no variable has changed.
+        """
+        self.doubtful, self.training.run_eagerly = False, True
+        self.training.make_train_function(force=True)
 
 
 # What each node of a model returns: its home, a class for those of others, and the symbolic value.

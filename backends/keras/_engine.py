@@ -13,6 +13,8 @@ from blocks._spec import floats, half, is_aligned, leaves, map_value, with_float
 class TensorFlow:
     """Gradients by a tape."""
 
+    traces = True  # training steps, which become a graph
+
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         return nullcontext()
 
@@ -52,6 +54,8 @@ class TensorFlow:
 class Torch:
     """Gradients by autograd."""
 
+    traces = False
+
     def whole(self, gradient: Any) -> Any:
         return gradient
 
@@ -78,6 +82,8 @@ class Torch:
 
 class Jax:
     """Gradients by a transformation of Keras's stateless call."""
+
+    traces = True
 
     def whole(self, gradient: Any) -> Any:
         return gradient
