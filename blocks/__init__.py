@@ -81,7 +81,7 @@ from blocks.custom import Custom
 from blocks.linear import Dense, Embedding
 from blocks.loss import VAELoss
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
-from blocks.optimizer import SGD, Adam, AdamW
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW
 from blocks.pattern import EinMix, Rearrange, Reduce
 from blocks.pool import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from blocks.recurrent import GRU, LSTM, SimpleRNN
@@ -100,6 +100,7 @@ __all__ = [
     "SELU",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool",

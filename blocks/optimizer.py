@@ -40,12 +40,23 @@ class Optimizer(Config):
     def check_dtype(self, dtype: str) -> None:
         """Refuse numbers that mean nothing beside parameters of this dtype."""
 
+    def check_kept(self, dtype: str, **lost: float) -> None:
+        """Refuse fields that become such a number when they are rounded to a dtype."""
+        for name, number in lost.items():
+            value = getattr(self, name)
+            if array_dtype(dtype).type(value) == number:
+                raise FieldError(
+                    f"{type(self).__name__}.{name}={value} is {number} beside parameters in "
+                    f"{dtype}, so that its steps mean nothing.\n"
+                    '  Keep the parameters in float32: infer(..., param_dtype="float32").'
+                )
+
 
 def without_rule(backend: str, optimizer: Optimizer) -> MissingRuleError:
     """For an optimiser that is none of those below, nor a kind of them."""
     return MissingRuleError(
         f"{backend} has no rule for the optimiser {type(optimizer).__name__}.\n"
-        "  Use SGD, Adam or AdamW, or subclass one of them."
+        "  Use SGD, Adagrad, Adam or AdamW, or subclass one of them."
     )
 
 
@@ -80,6 +91,29 @@ class SGD(Optimizer):
 
 
 @block
+class Adagrad(Optimizer):
+    """Steps in units of the root of all squared gradients so far (Duchi et al. 2011).
+
+        s = s + g^2;    w = w - learning_rate * g / (sqrt(s) + epsilon)
+
+    The sum s begins at 0, so that the first step is by the sign alone. Epsilon is added to the
+    root, outside of it.
+
+    Fields:
+        learning_rate: the size of the first step; a number or a schedule.
+        epsilon: added to the root, so that none is 0.
+
+    >>> Adagrad(0.1)
+    Adagrad(learning_rate=0.1)
+    """
+
+    epsilon: float = fields.real(1e-10, low=0, open_low=True)
+
+    def check_dtype(self, dtype: str) -> None:
+        self.check_kept(dtype, epsilon=0)
+
+
+@block
 class Adam(Optimizer):
     """Steps by the mean of the gradient, in units of its size (Kingma and Ba 2015).
 
@@ -105,14 +139,7 @@ class Adam(Optimizer):
     epsilon: float = fields.real(1e-8, low=0, open_low=True)
 
     def check_dtype(self, dtype: str) -> None:
-        for name, lost in (("beta1", 1), ("beta2", 1), ("epsilon", 0)):
-            value = getattr(self, name)
-            if array_dtype(dtype).type(value) == lost:
-                raise FieldError(
-                    f"{type(self).__name__}.{name}={value} is {lost} beside parameters in {dtype}, "
-                    "so that the moments mean nothing.\n"
-                    '  Keep the parameters in float32: infer(..., param_dtype="float32").'
-                )
+        self.check_kept(dtype, beta1=1, beta2=1, epsilon=0)
 
 
 @block

@@ -146,3 +146,17 @@ def test_it_is_the_same_everywhere(framework):
         model = bl.lower(node, name, params=bl.init(node), draws="shared")
         outputs.append(bl.apply(model, x, training=True))
     assert np.allclose(*outputs, rtol=1e-12, atol=0)
+
+
+def test_noise_is_taken_away():
+    """Inputs with noise of 0.2, cut off at 0 and 1; targets without."""
+    rng = np.random.default_rng(0)
+    clean = rng.random((600, 2)) @ rng.dirichlet([0.3] * 12, 2)  # of two parts, all from 0 to 1
+    noisy = np.clip(clean + 0.2 * rng.normal(size=clean.shape), 0, 1)
+    train, test = ((noisy[rows], clean[rows]) for rows in (slice(500), slice(500, None)))
+    encoder = bl.Sequential(bl.Dense(8), bl.Tanh(), bl.Dense(2))
+    model = bl.lower(bl.autoencoder(encoder, (12,)), "numpy", input_shape=(12,), dtype="float64")
+    bl.fit(model, train, loss="mse", optimizer=bl.Adam(0.01), epochs=60)
+    left = bl.evaluate(model, test, loss="mse")["loss"]
+    assert left < 0.5 * np.mean((test[0] - test[1]) ** 2)
+    assert left < 0.5 * bl.evaluate(model, test, loss="mae")["loss"]

@@ -162,3 +162,55 @@ def test_a_task_without_classes():
     model = bl.lower(net, "numpy", input_shape=(2,))
     history = bl.fit(model, (x, y), loss="mse", optimizer=bl.Adam(0.01), epochs=30, batch_size=50)
     assert history.epochs[-1]["loss"] < 0.05 * history.epochs[0]["loss"]
+
+
+def errors(net, seeds, data=DATA, **options):
+    """Errors in test after some runs, each with first numbers and an order of its own."""
+    found = []
+    for seed in seeds:
+        model = bl.lower(net, "numpy", input_shape=(2,), seed=seed)
+        setting = {"loss": "mse", "epochs": 40, "batch_size": 50, "seed": seed} | options
+        bl.fit(model, data, **setting)
+        found.append(DISK.error(model, *TEST))
+    return np.array(found)
+
+
+def test_many_runs_have_a_mean_and_a_spread():
+    """They come from the seeds alone; more epochs help by more than the runs are apart."""
+    short, long = (errors(DISK.net, range(4), optimizer=bl.SGD(0.05), epochs=n) for n in (3, 40))
+    assert np.array_equal(errors(DISK.net, [2], optimizer=bl.SGD(0.05)), long[2:3])
+    assert long.std() > 0
+    assert long.mean() + long.std() < short.mean() - short.std()
+
+
+def test_two_models_are_compared():
+    """On the same data, in the same order: a straight line leaves what a network learns."""
+    table = {
+        name: errors(net, [0], optimizer=bl.Adam(0.01))
+        for name, net in {"line": bl.Dense(2), "network": DISK.net}.items()
+    }
+    assert table["line"] > 0.3
+    assert table["network"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("parts", "optimizer"),
+    [
+        ([bl.ReLU()], bl.Adagrad(0.05)),
+        ([bl.Sigmoid()], bl.Adam(0.03)),
+        ([bl.BatchNorm(), bl.ReLU()], bl.Adam(0.01)),
+        ([bl.ReLU(), bl.Dropout(0.1)], bl.Adam(0.01)),
+    ],
+    ids=str,
+)
+def test_other_parts_learn_the_disk(parts, optimizer):
+    """By binary cross-entropy, from inputs of mean 0 and spread 1."""
+    mean, spread = TRAIN[0].mean(0), TRAIN[0].std(0)
+    x, z = ((points - mean) / spread for points in (TRAIN[0], TEST[0]))
+    net = bl.Sequential(*(b for _ in range(2) for b in (bl.Dense(25), *parts)), bl.Dense(1))
+    model = bl.lower(net, "numpy", input_shape=(2,))
+    loss = {"loss": "binary_cross_entropy", "optimizer": optimizer, "epochs": 60, "batch_size": 50}
+    bl.fit(model, (x, TRAIN[1][:, None]), **loss)
+    options = {"loss": "binary_cross_entropy", "metrics": ["binary_accuracy"]}
+    found = bl.evaluate(model, (z, TEST[1][:, None]), **options)
+    assert found["binary_accuracy"] > 0.92

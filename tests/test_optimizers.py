@@ -20,6 +20,7 @@ OPTIMIZERS = [
     bl.Adam(bl.ExponentialDecay(0.03, steps=50, factor=0.5), beta1=0.8, beta2=0.99),
     bl.Adam(0.02, epsilon=1e-2),
     bl.AdamW(COSINE, weight_decay=0.5),
+    bl.Adagrad(bl.StepDecay(0.3, every=60), epsilon=1e-3),
 ]
 LOSSES = ["cross_entropy", "mse", "mae", "binary_cross_entropy"]
 RUNS = [
@@ -99,6 +100,10 @@ def by_hand(optimizer, x, y, params, rates, clip_norm=None):
                 ahead = g + optimizer.momentum * first[path]
                 new[path] = w - rate * (ahead if optimizer.nesterov else first[path])
                 continue
+            if isinstance(optimizer, bl.Adagrad):
+                second[path] = second[path] + g**2
+                new[path] = w - rate * g / (np.sqrt(second[path]) + optimizer.epsilon)
+                continue
             one, two = optimizer.beta1, optimizer.beta2
             first[path] = one * first[path] + (1 - one) * g
             second[path] = two * second[path] + (1 - two) * g**2
@@ -120,6 +125,8 @@ RATES = bl.PiecewiseConstant((1, 2), (0.3, 0.03, 0.2))
         (bl.SGD(RATES, momentum=0.7, nesterov=True), None),
         (bl.Adam(RATES, beta1=0.6, beta2=0.95, epsilon=0.02), None),
         (bl.AdamW(RATES, weight_decay=0.7, epsilon=1e-3), 0.05),
+        (bl.Adagrad(RATES, epsilon=0.02), None),
+        (bl.Adagrad(RATES), 0.05),
     ],
     ids=str,
 )
@@ -177,6 +184,7 @@ TOKENS = bl.Sequential(
         pytest.param(bl.SGD(0.05, momentum=0.7), None, marks=pytest.mark.exhaustive),
         (bl.AdamW(0.01, weight_decay=0.3, epsilon=1e-3), 0.3),
         pytest.param(bl.AdamW(0.01, weight_decay=0.3), None, marks=pytest.mark.exhaustive),
+        (bl.Adagrad(0.05, epsilon=1e-3), None),
     ],
     ids=str,
 )
@@ -200,6 +208,10 @@ def test_any_parameters_train_alike(optimizer, clip_norm, framework):
     [
         (bl.Adam(0.02, epsilon=1e-2), lambda keras: keras.optimizers.Adam(0.02, epsilon=1e-2)),
         (
+            bl.Adagrad(0.05, epsilon=1e-2),
+            lambda keras: keras.optimizers.Adagrad(0.05, 0.0, epsilon=1e-2),
+        ),
+        (
             bl.SGD(bl.StepDecay(0.1, every=5), momentum=0.9),
             lambda keras: keras.optimizers.SGD(0.1, momentum=0.9),
         ),
@@ -208,7 +220,7 @@ def test_any_parameters_train_alike(optimizer, clip_norm, framework):
             lambda keras: keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.1),
         ),
     ],
-    ids=["Adam", "momentum when the rate changes", "weight decay"],
+    ids=["Adam", "Adagrad", "momentum when the rate changes", "weight decay"],
 )
 def test_kerass_own_is_another_one(ours, stock, monkeypatch):
     need("keras")
@@ -351,3 +363,11 @@ def test_an_optimiser_that_no_backend_knows_is_refused(backend):
     with pytest.raises(bl.MissingRuleError, match=f"{backend} has no rule for the optimiser Unhe"):
         curve(backend, optimizer=Unheard(0.1))
     assert far(curve(backend, optimizer=Gentle(0.1)), curve(backend, optimizer=bl.SGD(0.1))) == 0
+
+
+def test_an_epsilon_that_16_bits_do_not_hold_is_refused():
+    with pytest.raises(
+        bl.FieldError, match=r"Adagrad\.epsilon=1e-10 is 0 beside parameters in flo"
+    ):
+        bl.Adagrad().check_dtype("float16")
+    bl.Adagrad(epsilon=1e-3).check_dtype("float16")

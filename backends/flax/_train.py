@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial, singledispatch
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
 from backends.flax.custom import OPS
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW, Optimizer, without_rule
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -58,6 +59,11 @@ def _(optimizer: SGD, rate: Any) -> optax.GradientTransformation:
 
 
 @native.register
+def _(optimizer: Adagrad, rate: Any) -> optax.GradientTransformation:
+    return optax.chain(by_root_of_squares(optimizer.epsilon), optax.scale_by_learning_rate(rate))
+
+
+@native.register
 def _(optimizer: Adam, rate: Any) -> optax.GradientTransformation:
     return optax.adam(rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
 
@@ -66,6 +72,20 @@ def _(optimizer: Adam, rate: Any) -> optax.GradientTransformation:
 def _(optimizer: AdamW, rate: Any) -> optax.GradientTransformation:
     betas = optimizer.beta1, optimizer.beta2
     return optax.adamw(rate, *betas, optimizer.epsilon, weight_decay=optimizer.weight_decay)
+
+
+def by_root_of_squares(epsilon: float) -> optax.GradientTransformation:
+    """Adagrad's own part; optax's adds epsilon to the sum under the root."""
+
+    def init(params: Any) -> optax.ScaleByRssState:
+        return optax.ScaleByRssState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Any, state: optax.ScaleByRssState, params: Any = None) -> Any:
+        squares = jax.tree.map(lambda g, s: s + g * g, grads, state.sum_of_squares)
+        steps = jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + epsilon), grads, squares)
+        return steps, optax.ScaleByRssState(squares)
+
+    return optax.GradientTransformation(init, update)
 
 
 def clipped(rule: optax.GradientTransformation, limit: float | None) -> Any:

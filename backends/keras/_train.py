@@ -14,7 +14,7 @@ from backends.keras._engine import ENGINES
 from backends.keras.custom import OPS
 from blocks._spec import map_value
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW, Optimizer, without_rule
 from blocks.schedule import Schedule
 
 
@@ -110,6 +110,19 @@ class Descent(Whole, keras.optimizers.SGD):  # type: ignore[misc]  # it has no t
         self.assign_sub(variable, rate * step)
 
 
+class Squares(Whole, keras.optimizers.Adagrad):  # type: ignore[misc]  # it has no types
+    """Adagrad whose epsilon is added to the root: Keras adds it to the sum under the root."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate, epsilon = (
+            ops.cast(number, variable.dtype) for number in (learning_rate, self.epsilon)
+        )
+        gradient = ops.cast(gradient, variable.dtype)
+        squares = self._accumulators[self._get_variable_index(variable)]
+        self.assign_add(squares, ops.square(gradient))
+        self.assign_sub(variable, rate * gradient / (ops.sqrt(squares) + epsilon))
+
+
 class Moments(Whole, keras.optimizers.Adam):  # type: ignore[misc]  # it has no types
     """Adam whose epsilon is added to the corrected root.
 
@@ -144,6 +157,11 @@ def _(optimizer: SGD, rate: float, number: Callable[[float], Any], **clip: Any) 
     if moving or optimizer.weight_decay or clip:
         return Descent(rate, number(optimizer.weight_decay), **options)
     return keras.optimizers.SGD(rate, **options)
+
+
+@native.register
+def _(optimizer: Adagrad, rate: float, number: Callable[[float], Any], **clip: Any) -> Any:
+    return Squares(rate, 0.0, number(optimizer.epsilon), **clip)
 
 
 @native.register

@@ -14,7 +14,7 @@ from backends.numpy.custom import OPS
 from blocks._spec import leaves, map_value
 from blocks.custom import Custom
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW, Optimizer, without_rule
 
 # Losses: the mean over the batch, and its gradient for the outputs.
 
@@ -101,6 +101,18 @@ def _(optimizer: SGD, params: Parameters) -> Update:
             v *= momentum
             v += g
             w -= rate * (g + momentum * v if optimizer.nesterov else v)
+
+    return update
+
+
+@native.register
+def _(optimizer: Adagrad, params: Parameters) -> Update:
+    squares = [np.zeros_like(w) for w, _ in params]
+
+    def update(params: Parameters, rate: float) -> None:
+        for (w, g), s in zip(params, squares, strict=True):
+            s += g * g
+            w -= rate * g / (np.sqrt(s) + optimizer.epsilon)
 
     return update
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from backends.torch.custom import OPS
 from blocks.loss import custom_loss
-from blocks.optimizer import SGD, Adam, AdamW, Optimizer, without_rule
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW, Optimizer, without_rule
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -48,6 +48,11 @@ def _(optimizer: SGD, params: Iterable[torch.Tensor], rate: float) -> torch.opti
         nesterov=optimizer.nesterov,
         weight_decay=optimizer.weight_decay,
     )
+
+
+@native.register
+def _(optimizer: Adagrad, params: Iterable[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adagrad(params, lr=rate, eps=optimizer.epsilon)
 
 
 @native.register
