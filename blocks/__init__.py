@@ -12,6 +12,7 @@ from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._certificate import Certificate, certify, load_certificate, verify
 from blocks._diff import diff
+from blocks._draw import Drawing, draw
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -124,6 +125,7 @@ __all__ = [
     "Custom",
     "Dense",
     "DenseBlock",
+    "Drawing",
     "Dropout",
     "EarlyStop",
     "EinMix",
@@ -203,6 +205,7 @@ __all__ = [
     "by_activation",
     "count",
     "diff",
+    "draw",
     "evaluate",
     "fingerprint",
     "fit",

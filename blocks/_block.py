@@ -146,6 +146,12 @@ class Block(Config):
 
         return transpose(self, input_shape, **options)
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the diagram, without sizes."""
+        from blocks._draw import html
+
+        return html(self)
+
 
 class Leaf(Block):
     """A block that every backend has a rule for.
@@ -205,9 +211,10 @@ class Combinator(Block):
         return 1
 
     def parts(self) -> dict[str, Block]:
-        """The blocks that it is made of, by name."""
-        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in named.items() if isinstance(value, Block)}
+        """The children by the names that `connect` gives them; the first of those that are alike
+        in a "loop".
+        """
+        raise NotImplementedError
 
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
         """The same combinator with other children, by the names that `connect` gave them; those

@@ -35,15 +35,20 @@ def alike(node: Node) -> bool:
     Shared blocks, and streams of shared draws, have their own place in each; a Custom block may
     branch on values, which a compiled loop cannot. Very deep ones cannot be written in one piece.
     """
-    values = {sizes(v) for child in node.children for v in (child.in_spec, child.out_spec)}
     first = node.children[0]
     return (
-        len(values) == 1
+        keeps_sizes(node)
         and first.levels() <= SHALLOW
         and not any(
             n.shared or "key" in n.resolved or isinstance(n.form, Custom) for n in first.walk()
         )
     )
+
+
+def keeps_sizes(node: Node) -> bool:
+    """Whether every repetition hands on a value of the sizes that it was given."""
+    values = {sizes(v) for child in node.children for v in (child.in_spec, child.out_spec)}
+    return len(values) == 1
 
 
 def sizes(value: ValueSpec) -> Any:

@@ -191,6 +191,12 @@ class Node:
         sizes = f"{shapes(self.in_spec)} -> {shapes(self.out_spec)}"
         return f"<Node {self.path or '/'} {type(self.block).__name__} {sizes}>"
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the diagram, with sizes."""
+        from blocks._draw import html
+
+        return html(self)
+
 
 def join(path: str, name: str) -> str:
     """Join two parts of a path; the root's path is empty."""

@@ -147,7 +147,7 @@ class Sequential(Container):
         object.__setattr__(self, "names", names)
 
     def connect(self, x: ValueSpec) -> Wiring:
-        for name, child in zip(self.names, self.blocks, strict=True):
+        for name, child in self.parts().items():
             x = yield name, child, x
         return x
 
@@ -196,7 +196,7 @@ class Parallel(Container):
 
     def connect(self, x: ValueSpec) -> Wiring:
         outputs = {}
-        for name, child in zip(self.names, self.blocks, strict=True):
+        for name, child in self.parts().items():
             outputs[name] = yield name, child, x
         return merge_specs(self, outputs)
 
@@ -254,6 +254,10 @@ class Residual(Combinator):
             shortcut = yield "shortcut", self.shortcut, x
         body = yield "body", self.body, x
         return merge_specs(self, {self.other: shortcut, "body": body})
+
+    def parts(self) -> dict[str, Block]:
+        shortcut = {} if self.shortcut is None else {"shortcut": self.shortcut}
+        return {**shortcut, "body": self.body}
 
     def with_blocks(self, blocks: dict[str, Block]) -> Block:
         return Residual(blocks["body"], blocks.get("shortcut"), self.merge)

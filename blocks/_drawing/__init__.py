@@ -1,0 +1,1 @@
+"""The parts of `draw`: what is shown, its words, its places, its SVG."""
