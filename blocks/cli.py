@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from blocks._block import Block
+from blocks._draw import draw
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._files import load as load_file
 from blocks._infer import infer
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = network_command(commands, "summary", "show what a network is made of")
     command.add_argument("--lint", action="store_true", help="and what is probably not meant")
+    command.add_argument("--svg", metavar="FILE.svg", help="and draw it, as a diagram")
     command.set_defaults(run=run_summary)
 
     command = network_command(commands, "source", "print a network as code of a framework")
@@ -102,6 +104,8 @@ def run_summary(options: Any) -> int:
     console.print(Summary(node))
     if options.lint:
         console.print(lint(node))
+    if options.svg:
+        draw(node).save(options.svg)
     return 0
 
 

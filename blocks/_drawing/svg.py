@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from colorsys import hls_to_rgb
 from functools import cache, singledispatch
@@ -28,7 +29,7 @@ from blocks._drawing.layout import (
     layout,
 )
 from blocks._drawing.outline import Item
-from blocks._drawing.words import printable, sizes, title, width
+from blocks._drawing.words import sizes, title, width
 
 BORDER = 16  # around everything
 BEND = 8  # radius of a corner of a line
@@ -49,6 +50,7 @@ HUES = {
     "regularisation": 25,
     "value": 310,
     "custom": 285,
+    "loss": 5,
 }
 
 BASE = """
@@ -110,8 +112,8 @@ def described(root: Item) -> Iterator[str]:
     shown = [title(item) for item in root.preorder() if not item.items]
     more = [f"and {len(shown) - SPOKEN:,} more"] if len(shown) > SPOKEN else []
     rule = "Data flows from top to bottom; a shape stands where it changes. "
-    yield element("title", escape(spoken(root)))
-    yield element("desc", escape(rule + "; ".join([*shown[:SPOKEN], *more]) + "."))
+    yield element("title", text(spoken(root)))
+    yield element("desc", text(rule + "; ".join([*shown[:SPOKEN], *more]) + "."))
 
 
 def spoken(item: Item) -> str:
@@ -147,10 +149,23 @@ def colour(hue: float, lightness: float, saturation: float) -> str:
 def element(tag: str, content: str = "", **attributes: Any) -> str:
     """An element of SVG; its content is written as it is."""
     words = "".join(
-        f" {name.rstrip('_').replace('_', '-')}={quoteattr(str(value))}"
+        f" {name.rstrip('_').replace('_', '-')}={quoteattr(printable(str(value)))}"
         for name, value in attributes.items()
     )
     return f"<{tag}{words}>{content}</{tag}>" if content else f"<{tag}{words}/>"
+
+
+def text(words: str) -> str:
+    """Words as the content of an element."""
+    return escape(printable(words))
+
+
+def printable(text: str) -> str:
+    """The text without what XML has no place for: control characters, halves of characters."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs", "Cn") else char
+        for char in text
+    )
 
 
 def rectangle(rect: Rect, class_: str, radius: int = 0) -> str:
@@ -165,10 +180,10 @@ def rectangle(rect: Rect, class_: str, radius: int = 0) -> str:
     )
 
 
-def written(text: str, x: float, y: float, size: float, **attributes: str) -> str:
+def written(words: str, x: float, y: float, size: float, **attributes: str) -> str:
     """A text, of the width that was reckoned with, whatever fonts there are."""
-    fitted = {"textLength": round(width(text, size), 1), "lengthAdjust": "spacingAndGlyphs"}
-    return element("text", escape(text), x=x, y=y, **fitted, **attributes)
+    fitted = {"textLength": round(width(words, size), 1), "lengthAdjust": "spacingAndGlyphs"}
+    return element("text", text(words), x=x, y=y, **fitted, **attributes)
 
 
 def group(part: Part) -> str:
@@ -179,14 +194,13 @@ def group(part: Part) -> str:
     node = item.node
     if node.home != node.path:
         names.append("again")
-    tooltip = element("title", escape(spoken(item)))
-    path = printable(node.path)
+    tooltip = element("title", text(spoken(item)))
     return element(
         "g",
         tooltip + "".join(drawn(part)),
         class_=" ".join(names),
-        id=f"block/{path}".rstrip("/").replace("/", "-"),
-        data_path=path,
+        id=f"block/{node.path}".rstrip("/").replace("/", "-"),
+        data_path=node.path,
     )
 
 

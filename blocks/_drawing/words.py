@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-import unicodedata
 from functools import singledispatch
 from typing import Any
 
@@ -24,7 +23,7 @@ WIDTHS = {
         191: "'",
         222: "ijl",
         260: "|",
-        278: " \N{NO-BREAK SPACE}!,./:;I[\\]ft",
+        278: " !,./:;I[\\]ft",
         333: "()-`r",
         334: "{}",
         355: '"',
@@ -56,16 +55,7 @@ def width(text: str, size: float) -> float:
 
 def clipped(text: str) -> str:
     """The text without what would be too long."""
-    text = printable(text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """The text without what XML has no place for: control characters, halves of characters."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs", "Cn") else char
-        for char in text
-    )
 
 
 def sizes(value: ValueSpec) -> str:
@@ -111,7 +101,7 @@ def _(block: Dropout) -> list[str]:
 
 @main.register
 def _(block: Pattern) -> list[str]:
-    return ["pattern"]
+    return [name for name in required(block) if name != "axes_lengths"]
 
 
 def plain(value: Any) -> bool:
@@ -180,7 +170,8 @@ def other_fields(block: Block) -> list[str]:
     fields = [(name, value) for name, value in block.shown() if name and name not in known]
     words = [said(name, value) for name, value in fields if plain(value)]
     together = ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
-    return textwrap.wrap(together, DETAILS, max_lines=2, placeholder="…")
+    lines = textwrap.wrap(together, DETAILS, max_lines=2, placeholder="…")
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def said(name: str, value: Any) -> str:
