@@ -70,6 +70,10 @@ def draw(
         limit: how many boxes and frames there may be.
         options: those of `infer`: layout and dtype.
 
+    Raises:
+        FieldError: for what is no network, or if two blocks share a name.
+        ShapeError: if blocks do not fit together at that `input_shape`.
+
     >>> import blocks as bl
     >>> bl.draw(bl.Sequential(bl.Dense(256), bl.ReLU(), bl.Dense(10)), (20,))
     <Drawing of 4 blocks>

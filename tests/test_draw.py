@@ -219,6 +219,35 @@ def test_random_trees(blocks):
         check(bl.draw(node))
 
 
+class Flip(bl.Custom):
+    """A narrow box with a wide shape below it."""
+
+    def out_spec(self, x):
+        return x.with_shape(x.shape[::-1])
+
+    def forward(self, ops, x):
+        return ops.transpose(x, (0, *range(len(x.shape) - 1, 0, -1)))
+
+
+WIDE = [
+    bl.Sequential(Flip(), Flip()),
+    bl.Residual(bl.Sequential(Flip(), bl.Sequential(Flip()), Flip()), Flip()),
+    bl.Residual(Flip(), Flip(), merge="concat"),
+    bl.Residual(bl.Sequential(Flip(), Flip(), bl.Residual(bl.Sequential(Flip(), Flip())))),
+    bl.Parallel(Flip(), bl.Sequential(bl.ReLU(), Flip()), Flip(), merge="stack"),
+    bl.Parallel(bl.Parallel(Flip(), bl.ReLU(), merge="tuple"), Flip(), merge="tuple"),
+    bl.Residual(bl.Parallel(Flip(), merge="stack"), bl.Parallel(Flip(), merge="stack")),
+    bl.Repeat(bl.Sequential(Flip(), Flip()), 3),
+]
+
+
+@pytest.mark.parametrize("net", [*WIDE, bl.Sequential(*WIDE[:4], WIDE[-1], WIDE[4])], ids=str)
+def test_wide_shapes(net):
+    """They stay off boxes and lines, in columns and beside the way around."""
+    read = check(bl.draw(net, (11111, 22222, 33333, 4)))
+    assert any(label.right - label.left > 100 for label in read.labels)
+
+
 def test_what_is_written():
     """Kinds with their main fields, other fields that are not at their defaults, names, shapes."""
     net = bl.Sequential(

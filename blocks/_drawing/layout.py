@@ -175,7 +175,7 @@ class Frame(Part):
     def measure(self) -> None:
         (part,) = self.inside
         self.left = part.left + PAD
-        self.right = part.reach + PAD
+        self.right = part.right + PAD
         self.height = BAND + GAP + part.height + gap(part.label)
 
     def place(self) -> None:
