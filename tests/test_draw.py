@@ -261,7 +261,7 @@ def test_what_is_written():
     )
     drawing = bl.draw(net, (8, 5, 4))
     assert titles(drawing) == [
-        *("input (8, 5, 4)", "Conv 6, (3, 2)", "stride (2, 1), padding same,", "no bias"),
+        *("input (8, 5, 4)", "Conv 6, (3, 2)", "stride (2, 1), padding same", "no bias"),
         *("144 parameters", "LeakyReLU", "slope 0.2", "Dropout 0.5"),
         *("Rearrange b (h h2) w c -> b (h w) (h2 c)", "h2 2", "scores", "MultiHeadAttention 2"),
         *("causal", "624 parameters", "gelu_tanh", "means: Reduce b t c -> b c, mean"),

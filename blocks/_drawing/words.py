@@ -165,13 +165,13 @@ def details(item: Item) -> list[str]:
 
 
 def other_fields(block: Block) -> list[str]:
-    """The fields that are not at their defaults, in two lines at most."""
+    """The fields that are not at their defaults, in three lines at most."""
     known = {*required(block), *main(block), "in_features"}
     fields = [(name, value) for name, value in block.shown() if name and name not in known]
     words = [said(name, value) for name, value in fields if plain(value)]
     together = ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
-    lines = textwrap.wrap(together, DETAILS, max_lines=2, placeholder="…")
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+    lines = textwrap.wrap(together, DETAILS, max_lines=3, placeholder="…")
+    return [line.replace("\N{NO-BREAK SPACE}", " ").rstrip(",") for line in lines]
 
 
 def said(name: str, value: Any) -> str:
