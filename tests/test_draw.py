@@ -300,6 +300,9 @@ def test_repetitions_that_differ_are_drawn_first_and_last():
     assert [p for p in check(drawing).paths if p.isdigit()] == ["0", "4"]
     assert "… 3 more" in titles(drawing)
     assert "DenseBlock 4, 5" in titles(drawing)
+    pair = bl.Repeat(bl.Sequential(bl.Flatten(), bl.Dense(4)), 2)  # unlike, so each has a frame
+    frames = [rect.path for rect in check(bl.draw(pair, (2, 3))).rects if rect.kind == "frame"]
+    assert frames == ["", "0", "1"]
     assert "Repeat, 3 in a row" in titles(bl.draw(bl.Repeat(bl.Flatten(), 3), (2, 4)))
 
 

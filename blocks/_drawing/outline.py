@@ -59,11 +59,15 @@ class Item:
 
     def inside(self) -> list[Item]:
         """What is shown inside, when it is opened."""
-        children: tuple[Node, ...] = () if self.left_out else self.node.children
+        form, children = self.node.form, self.node.children
+        if self.left_out or not children:
+            return []
         if self.times:
             children = children[:1]
-        items = [item(child, self.node) for child in children]
-        most = MOST[getattr(self.node.form, "flow", "chain")]
+        alone = form.flow == "fork" or self.times > 0
+        named = isinstance(form, Container)
+        items = [item(c, c.name if named and not c.name.isdigit() else "", alone) for c in children]
+        most = MOST[form.flow]
         if len(items) > most:
             start, end = most - most // 2, len(items) - most // 2
             items[start:end] = [between(items[start:end])]
@@ -78,16 +82,11 @@ class Item:
         return found
 
 
-def item(node: Node, parent: Node | None = None) -> Item:
-    named = parent and isinstance(parent.form, Container) and not node.name.isdigit()
+def item(node: Node, name: str = "", alone: bool = True) -> Item:
+    """The item of a node, which is alone in its place or one of a row."""
     alike = isinstance(node.form, Repeat) and (node.in_spec is None or keeps_sizes(node))
-    in_chain = parent is not None and parent.form.flow == "chain"
-    return Item(
-        node,
-        node.name if named else "",
-        times=node.form.times if alike else 0,
-        bare=type(node.block) is Sequential and not named and not in_chain,
-    )
+    bare = type(node.block) is Sequential and alone and not name
+    return Item(node, name, times=node.form.times if alike else 0, bare=bare)
 
 
 def between(items: list[Item]) -> Item:
