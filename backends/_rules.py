@@ -13,98 +13,16 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-import einops
 import numpy as np
 
 from backends._expression import Let, optional
+from backends._transforms import Part, Transform, parted, same
 from blocks._block import Block, Combinator
 from blocks._errors import MissingRuleError, UnsupportedError, place
 from blocks._spec import Node, ParamSpec, join, shapes
 from blocks._stack import run
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A canonical array as a native one, and back; back is told the canonical shape."""
-
-    name: str
-    to_native: Callable[[np.ndarray], np.ndarray]
-    to_canonical: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
-
-
-same = Transform("same", lambda a: a, lambda a, shape: a)
-
-# (*window, in, out) <-> (*window, out, in)
-out_in = Transform(
-    "out_in", lambda a: np.swapaxes(a, -1, -2), lambda a, shape: np.swapaxes(a, -1, -2)
-)
-
-# (*window, in, out) <-> (in, out, *window): how torch keeps the kernels of ConvTranspose.
-in_first = Transform(
-    "in_first",
-    lambda a: np.transpose(a, (-2, -1, *range(a.ndim - 2))),
-    lambda a, shape: np.transpose(a, (*range(2, a.ndim), 0, 1)),
-)
-
-# (*window, in, out) <-> (out, in, *window): how torch keeps the kernels of Linear and Conv.
-out_first = Transform(
-    "out_first",
-    lambda a: np.transpose(a, (-1, -2, *range(a.ndim - 2))),
-    lambda a, shape: np.transpose(a, (*range(2, a.ndim), 1, 0)),
-)
-
-# (a, b, ...) <-> (a * b * ...,)
-flat = Transform("flat", lambda a: a.reshape(-1), lambda a, shape: a.reshape(shape))
-
-
-def rearranged(before: str, after: str) -> Transform:
-    """Axes in another order, with others of size 1 between them, as einops patterns say."""
-    there, back = f"{before} -> {after}", f"{after} -> {before}"
-    return Transform(
-        there,
-        lambda a: einops.rearrange(a, there),
-        lambda a, shape: einops.rearrange(a, back),
-    )
-
-
-def turned_around(groups: int) -> Transform:
-    """A kernel of ConvTranspose as that of the convolution over its input with zeros between cells.
-
-    (*window, in, out / groups) <-> (*window, in / groups, out), with every window axis reversed.
-    """
-
-    def to_native(a: np.ndarray) -> np.ndarray:
-        *window, inputs, outputs = a.shape
-        parts = a.reshape(*window, groups, inputs // groups, outputs)
-        joined = np.moveaxis(parts, -3, -2).reshape(*window, inputs // groups, groups * outputs)
-        return np.flip(joined, tuple(range(len(window))))
-
-    def to_canonical(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        *window, inputs, outputs = a.shape
-        parts = a.reshape(*window, inputs, groups, outputs // groups)
-        return np.flip(np.moveaxis(parts, -2, -3).reshape(shape), tuple(range(len(window))))
-
-    return Transform("turned_around", to_native, to_canonical)
-
-
-def parted(axis: int, count: int) -> Transform:
-    """(..., count * size, ...) <-> (..., count, size, ...), where `axis` is that of the product."""
-    return Transform(
-        f"parted({axis}, {count})",
-        lambda a: a.reshape(*a.shape[:axis], count, -1, *a.shape[axis + 1 :]),
-        lambda a, shape: a.reshape(shape),
-    )
-
-
-# The part of a native array that holds a canonical one: from the whole array to an index.
-Part: TypeAlias = Callable[[np.ndarray], Any]
-
-
-def share(index: int, count: int) -> Part:
-    """One of several equal parts of the first axis."""
-    return lambda a: slice(index * len(a) // count, (index + 1) * len(a) // count)
 
 
 @dataclass(frozen=True)
@@ -175,7 +93,7 @@ class Binding:
     def mine(self, array: np.ndarray) -> np.ndarray:
         """What belongs to this parameter of all that is at its place, as a view."""
         array = array[(*self.index, ...)]  # type: ignore[arg-type]  # an Ellipsis is fine
-        return array if self.part is None else array[self.part(array)]
+        return array if self.part is None else self.part.of(array)
 
     def to_native(self, array: np.ndarray) -> np.ndarray:
         return self.transform.to_native(array)

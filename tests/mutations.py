@@ -28,7 +28,8 @@ from rich.progress import Progress
 
 import blocks as bl
 from backends._expression import Call
-from backends._rules import Bind, Rule, same
+from backends._rules import Bind, Rule
+from backends._transforms import same
 from blocks._backends import find_backend
 from blocks._layout import layout_pass
 from blocks._models import again

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import blocks as bl
-from backends._rules import out_first, same
+from backends._transforms import out_first, same
 from blocks._backends import find_backend
 from blocks._parity import TOLERANCES, relative
 from cases import CASES

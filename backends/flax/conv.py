@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import Bind, each, turned_around
+from backends._rules import Bind, each
+from backends._transforms import turned_around
 from backends.flax._common import layer, padding, rule
 from blocks._spec import Node
 from blocks.conv import Conv, ConvTranspose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import flat
+from backends._transforms import flat
 from backends.flax._common import layer, rule
 from blocks._spec import Node
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm

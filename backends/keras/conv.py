@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import Bind, each, leaps, out_in, turned_around
+from backends._rules import Bind, each, leaps
+from backends._transforms import out_in, turned_around
 from backends.keras._common import (
     LAST,
     layer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import optional
-from backends._rules import rearranged
+from backends._transforms import rearranged
 from backends.keras._common import Pipe, layer, op, rule
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, Shape

@@ -6,23 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
 from backends._expression import call, optional
-from backends._rules import Transform
+from backends._transforms import Part, Sizes, Steps, Transform, reshaped, taken
 from backends.keras._common import layer, op, pipe, rule
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node, half
 from blocks.recurrent import GRU, LSTM, SimpleRNN
 
 
-def swapped(a: np.ndarray) -> np.ndarray:
-    first, second, third = np.split(a, 3, -1)
-    return np.concatenate([second, first, third], -1)
+def swapped(shape: Sizes) -> Steps:
+    gates = (*shape[:-1], 3, shape[-1] // 3)
+    return (
+        *reshaped(shape, gates),
+        *taken((1, 0, 2), axis=len(shape) - 1),
+        *reshaped(gates, shape),
+    )
 
 
 # r, z, n on the last axis <-> z, r, n, the order of a GRU in Keras
-z_first = Transform("z_first", swapped, lambda a, shape: swapped(a))
+z_first = Transform("z_first", swapped)
+
+# the same, as a matrix of one row
+z_first_row = Transform(
+    "z_first_row", lambda shape: (*swapped(shape), *reshaped(shape, (1, *shape)))
+)
 
 
 def params(**cell: Callable[[Node], tuple[Any, ...]]) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def lstm(node: Node) -> Any:
 
 
 def gru_kernel(node: Node) -> tuple[Any, ...]:
-    above = (lambda a: slice(-1),) if node.form.use_bias else ()
+    above = (Part(0, lambda n: slice(n - 1)),) if node.form.use_bias else ()
     return ("kernel", z_first, *above)
 
 
@@ -87,7 +95,7 @@ def gru_kernel(node: Node) -> tuple[Any, ...]:
     **params(
         kernel=gru_kernel,
         recurrent_kernel=lambda node: ("recurrent_kernel", z_first),
-        bias=lambda node: ("kernel", z_first, lambda a: -1),
+        bias=lambda node: ("kernel", z_first_row, Part(1, lambda n: slice(n - 1, n))),
     ),
 )
 def gru(node: Node) -> Any:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from backends._expression import call
-from backends._rules import Transform
+from backends._transforms import one_row
 from backends.keras._common import Item, Join, Op, Pipe, layer, op, own_layer, pipe, rule
 from blocks._spec import Node
 from blocks.value import Constant, Identity, Parameter, Sample, Select
@@ -23,7 +23,6 @@ def select(node: Node) -> Any:
 
 
 # A functional model has no layer that only holds an array: it is the one row of an Embedding.
-one_row = Transform("one_row", lambda a: a.reshape(1, -1), lambda a, shape: a.reshape(shape))
 
 
 @rule(Parameter, value=("embeddings", one_row))

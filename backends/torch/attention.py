@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends._expression import call, optional
-from backends._rules import out_first, same, share
+from backends._transforms import out_first, same, share
 from backends.torch._common import rule
 from blocks._spec import Node
 from blocks.attention import MultiHeadAttention

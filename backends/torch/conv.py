@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call, optional
-from backends._rules import each, in_first, leaps, out_first
+from backends._rules import each, leaps
+from backends._transforms import in_first, out_first
 from backends.torch._common import before, last_first, rule, symmetric
 from blocks._spec import Node
 from blocks.conv import Conv, ConvTranspose

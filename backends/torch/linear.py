@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call, optional
-from backends._rules import out_first
+from backends._transforms import out_first
 from backends.torch._common import rule
 from blocks._spec import Node
 from blocks.linear import Dense, Embedding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends._expression import call
-from backends._rules import rearranged
+from backends._transforms import rearranged
 from backends.torch._common import rule
 from blocks._spec import Node
 from blocks.pattern import EinMix, Rearrange, Reduce
