@@ -7,6 +7,7 @@ import builtins
 import inspect
 import keyword
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from itertools import count
@@ -16,11 +17,21 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 
 from backends._custom import Own, check_name
-from backends._expression import Call, Definition, evaluate, hoisted, lets, render, walk
+from backends._expression import (
+    WIDTH,
+    Call,
+    Definition,
+    evaluate,
+    hoisted,
+    lets,
+    render,
+    walk,
+)
+from backends._loading import indented, places
 from backends._rules import Binding, Program, Rules
 from blocks._layout import layout_pass
 from blocks._repeat import unrolled
-from blocks._spec import Node, aligned
+from blocks._spec import Node, Spec, ValueSpec, aligned, leaves, map_value
 
 Place: TypeAlias = tuple[str, tuple[int, ...]]
 
@@ -68,7 +79,7 @@ class Backend:
 
     def reserved(self) -> set[str]:
         """Names that a listing needs for other things than values."""
-        own = {"model", "inputs", *self.imports, *self.setup, *self.helper_names()}
+        own = {"model", "inputs", "load_params", *self.imports, *self.setup, *self.helper_names()}
         return own | set(dir(builtins)) | set(keyword.kwlist)
 
     # Models
@@ -156,24 +167,78 @@ class Backend:
 
     # Listings
 
-    def source(self, program: Program) -> str:
-        """The network as code that runs with the framework alone and defines `model`."""
+    def source(self, program: Program, loading: bool = False) -> str:
+        """The network as code that runs with the framework alone and defines `model`.
+
+        If loading, it is a program: with a docstring, `load_params` and what it does as a script.
+        """
         definitions = self.definitions(program)
         body = self.body(program)
         own = Own(self.reserved() | assigned_in(body), self.namespace(0))
         for definition in definitions:
             own.add(definition)
         helpers = self.helper_source("\n".join([*own.texts(), body]))
-        code = "\n\n\n".join([*helpers, *own.texts(), body])
+        ending = [*self.loader(program), self.script(program)] if loading else []
+        pieces = [*helpers, *own.texts(), body, *ending]
+        code = "\n\n\n".join(pieces)
         used = names_in(code)
         setup = [line.format(seed=0) for name, line in self.setup.items() if name in used]
         used |= names_in("\n".join(setup))
         imports = self.imports | own.imports
-        lines = [line for name, line in imports.items() if name in used]
+        lines = import_lines(line for name, line in imports.items() if name in used)
         standard = [line for line in lines if line.split()[1] in sys.stdlib_module_names]
         others = [line for line in lines if line not in standard]
-        header = "\n\n".join("\n".join(group) for group in (standard, others, setup) if group)
-        return header + ("\n\n" if code == body else "\n\n\n") + code + "\n"
+        doc = self.docstring(program).splitlines() if loading else []
+        groups = (doc, standard, others, setup)
+        header = "\n\n".join("\n".join(group) for group in groups if group)
+        return header + ("\n\n" if pieces[0] is body else "\n\n\n") + code + "\n"
+
+    def docstring(self, program: Program) -> str:
+        """What the listing is, at which input."""
+        node = program.node
+        text = f"A {self.name} model from {sizes(node.in_spec)} to {sizes(node.out_spec)}."
+        usage = "As a script it takes the parameters: a safetensors file by canonical paths."
+        lines = textwrap.wrap(f'"""{text}', WIDTH) + (["", usage] if program.bindings else [])
+        return "\n".join([*lines, '"""']) if len(lines) > 1 else f'{lines[0]}"""'
+
+    def loader(self, program: Program) -> list[str]:
+        """The function that loads parameters, if there are any."""
+        if not program.bindings:
+            return []
+        return [
+            "def load_params(path):\n"
+            '    """Set all parameters of the model to those in a file."""\n'
+            + self.reading(program)
+            + "\n"
+            + self.loaded(places(program.bindings))
+        ]
+
+    def reading(self, program: Program) -> str:
+        """The statement that reads the file."""
+        return "    params = load_file(path)"
+
+    def loaded(self, places: list[list[Binding]]) -> str:
+        """The statements that set native arrays from `params`, the arrays in a file by path."""
+        raise NotImplementedError
+
+    def script(self, program: Program) -> str:
+        """What the listing does when it is run: the model, and the shape of what it returns."""
+        given = "    if len(sys.argv) > 1:\n        load_params(sys.argv[1])\n"
+        shapes = [f"{member}.shape" for member in members("y", program.node.out_spec)]
+        return (
+            'if __name__ == "__main__":\n'
+            + (given if program.bindings else "")
+            + indented(map_value(self.zeros, program.node.in_spec), "x = ")
+            + f"\n{self.called(program)}\n    print({', '.join(shapes)})"
+        )
+
+    def zeros(self, spec: Spec) -> Any:
+        """An array of zeros for an input, as an expression."""
+        raise NotImplementedError
+
+    def called(self, program: Program) -> str:
+        """The statements that make `y` of `x`, in evaluation."""
+        return "    y = model(x)"
 
     def body(self, program: Program) -> str:
         """The statements that build the model."""
@@ -209,6 +274,46 @@ class Backend:
             needed |= new
             todo = set().union(*(names_in(own[name]) for name in new))
         return [text for name, text in own.items() if name in needed]
+
+
+def import_lines(lines: Iterable[str]) -> list[str]:
+    """Imports as isort writes them: modules first, then names from modules, one line each."""
+    plain, named = set(), dict[str, list[str]]()
+    for line in lines:
+        match line.split(" import "):
+            case [module, names] if " as " not in names:
+                named.setdefault(module, []).extend(names.split(", "))
+            case [module, _]:
+                named[line] = []
+            case _:
+                plain.add(line)
+    joined = [
+        f"{start} import {', '.join(sorted(set(names), key=isort_key))}" if names else start
+        for start, names in named.items()
+    ]
+    return sorted(plain, key=str.lower) + sorted(joined, key=str.lower)
+
+
+def isort_key(name: str) -> tuple[bool, bool, str]:
+    """Constants, classes, then the others."""
+    return not (name.isupper() and len(name) > 1), not name[0].isupper(), name.lower()
+
+
+def members(name: str, value: ValueSpec) -> list[str]:
+    """The tensors of a value, as expressions on its name."""
+    if not isinstance(value, tuple):
+        return [name]
+    return [m for i, member in enumerate(value) for m in members(f"{name}[{i}]", member)]
+
+
+def sizes(value: ValueSpec) -> str:
+    """Shapes and dtypes in words: "float32 (batch, 8, 3)"."""
+
+    def one(spec: Spec) -> str:
+        axes = ("any" if size is None else str(size) for size in spec.shape)
+        return f"{spec.dtype} ({', '.join(['batch', *axes])})"
+
+    return ", ".join(map(one, leaves(value)))
 
 
 def names_in(code: str) -> set[str]:

@@ -75,10 +75,20 @@ class Lambda:
 
 @dataclass(frozen=True)
 class Each:
-    """A list of as many things, each built by itself."""
+    """A list of as many things, each built by itself; `name` counts them."""
 
     body: Any
     times: int
+    name: str = "_"
+
+
+@dataclass(frozen=True)
+class Subscript:
+    """What a variable holds under a key; only printed. `attribute` is ".T", or nothing."""
+
+    variable: str
+    key: Any
+    attribute: str = ""
 
 
 @dataclass(frozen=True)
@@ -251,43 +261,44 @@ def render(expression: Any, indent: int = 0, prefix: str = "", suffix: str = "")
 def broken(expression: Any, indent: int, prefix: str, suffix: str) -> Generator[Any, Any, str]:
     """Code for an expression over several lines where it does not fit into one."""
     line = one_line(expression)
-    items, opening, closing = parts(expression)
+    items, opening, closing, between = parts(expression)
     if not items or indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
         return prefix + line + suffix
-    if len(items) == 1 and parts(items[0][1])[0] and not items[0][0]:
-        # a lone argument keeps its brackets together with those around it
-        return (yield broken(items[0][1], indent, prefix + opening, closing + suffix))
-    if isinstance(expression, tuple) and len(items) == 2 and isinstance(expression[0], str):
-        first = f"{prefix}({literal(expression[0])}, "
-        return (yield broken(expression[1], indent, first, f"){suffix}"))
+    # a lone argument has no comma, as formatters write it
+    comma = "" if closing == ")" and len(items) == 1 and opening != "(" else between.strip()
     lines = [f"{prefix}{opening}"]
     for label, item in items:
-        lines.append(" " * (indent + 4) + (yield broken(item, indent + 4, label, ",")))
+        lines.append(" " * (indent + 4) + (yield broken(item, indent + 4, label, comma)))
     lines.append(" " * indent + closing + suffix)
     return "\n".join(lines)
 
 
-def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str]:
-    """What an expression is made of: labelled items, opening and closing bracket."""
+def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str, str]:
+    """What an expression is made of: labelled items, opening and closing bracket, and what stands
+    between the items: a comma also behind the last if each has a line of its own.
+    """
     match expression:
         case Call():
             items = [(f"{name}=" if name else "", item) for name, item in expression.shown()]
-            return items, f"{expression.function}(", ")"
+            return items, f"{expression.function}(", ")", ", "
         case Lambda(argument, body):
-            items, opening, closing = parts(body)
-            return items, f"lambda {argument}: {opening}", closing
-        case Each(body, times):
-            return [("", body)], "[", f" for _ in range({times})]"
+            items, opening, *rest = parts(body)
+            return items, f"lambda {argument}: {opening}", *rest
+        case Each(body, times, name):
+            return [("", body), ("", Name(f"for {name} in range({times})"))], "[", "]", " "
         case Star(inner):
-            items, opening, closing = parts(inner)
-            return items, f"*{opening}", closing
+            items, opening, *rest = parts(inner)
+            return items, f"*{opening}", *rest
+        case Subscript(variable, key, attribute):
+            return [("", key)], f"{variable}[", f"]{attribute}", " "
         case list():
-            return [("", item) for item in expression], "[", "]"
+            return [("", item) for item in expression], "[", "]", ", "
         case tuple():
-            return [("", item) for item in expression], "(", ")"
+            return [("", item) for item in expression], "(", ")", ", "
         case dict():
-            return [(f"{literal(key)}: ", item) for key, item in expression.items()], "{", "}"
-    return [], "", ""
+            items = [(f"{literal(key)}: ", item) for key, item in expression.items()]
+            return items, "{", "}", ", "
+    return [], "", "", ""
 
 
 def one_line(expression: Any) -> str:
@@ -299,13 +310,13 @@ def one_line(expression: Any) -> str:
                 return text
             case Let(name, _):
                 return name
-            case Call() | Lambda() | Each() | Star() | list() | tuple() | dict():
-                items, opening, closing = parts(expression)
+            case Call() | Lambda() | Each() | Star() | Subscript() | list() | tuple() | dict():
+                items, opening, closing, between = parts(expression)
                 texts = []
                 for label, item in items:
                     texts.append(label + (yield code(item)))
                 comma = "," if isinstance(expression, tuple) and len(texts) == 1 else ""
-                return opening + ", ".join(texts) + comma + closing
+                return opening + between.join(texts) + comma + closing
         return literal(expression)
 
     return run(code(expression))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from backends._expression import Name, call
+from backends._expression import Subscript, call
 
 Sizes: TypeAlias = tuple[int, ...]
 
@@ -35,8 +35,8 @@ class Step:
 
     def code(self, a: Any, words: Mapping[str, str]) -> Any:
         """The step on an expression, as a native expression."""
-        if self.args == ((1, 0),) and isinstance(a, Name):
-            return Name(f"{a.text}.T")
+        if self.args == ((1, 0),) and isinstance(a, Subscript):
+            return replace(a, attribute=".T")
         return call(words[self.function], a, *self.args)
 
 

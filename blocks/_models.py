@@ -129,12 +129,15 @@ def source(
     *,
     draws: str = "native",
     seed: int = 0,
+    loading: bool = False,
     input_shape: Any = None,
     **options: Any,
 ) -> str:
     """The network as code that runs with the framework alone and defines `model`.
 
-    Args are those of `lower`; `seed` is that of shared draws.
+    Args are those of `lower`; `seed` is that of shared draws. If `loading`, the listing is a
+    program: it also defines `load_params(path)`, which reads a safetensors file of canonical
+    parameters, as `save_params` writes it, and says what it is.
 
     >>> import blocks as bl
     >>> print(bl.source(bl.Sequential(bl.Dense(3), bl.ReLU()), "torch", input_shape=(2,)))
@@ -146,7 +149,7 @@ def source(
     adapter = find_backend(backend)
     node = as_node(network, input_shape, options)
     program = drawing_program(adapter, node, draws, seed)
-    return call_deep(node.levels(), adapter.source, program)
+    return call_deep(node.levels(), adapter.source, program, loading)
 
 
 def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:

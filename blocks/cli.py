@@ -15,6 +15,7 @@ from blocks._block import Block
 from blocks._draw import draw
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._files import load as load_file
+from blocks._files import load_params_file
 from blocks._infer import infer
 from blocks._lint import lint
 from blocks._spec import FLOATS, LAYOUTS, Node
@@ -49,7 +50,17 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_summary)
 
     command = network_command(commands, "source", "print a network as code of a framework")
-    command.add_argument("--backend", required=True, metavar="NAME")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--backend", metavar="NAME")
+    which.add_argument("--all", action="store_true", help="every backend that is installed")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR|FILE.py",
+        help="a folder for listings that load parameters, and their parameters; or one listing",
+    )
+    command.add_argument("--params", metavar="FILE.safetensors", help="parameters for the folder")
+    command.add_argument("--seed", type=int, default=0, help="of parameters that are not given")
     command.set_defaults(run=run_source)
 
     command = network_command(commands, "parity", "compare a network over backends", nargs="?")
@@ -110,9 +121,38 @@ def run_summary(options: Any) -> int:
 
 
 def run_source(options: Any) -> int:
+    from blocks._export import write_text
     from blocks._models import source
 
-    print(source(node_of(options), options.backend), end="")
+    into_folder = options.output is not None and Path(options.output).suffix != ".py"
+    if options.all and not into_folder:
+        raise FieldError("--all writes several files: add -o DIR.")
+    if options.params and not into_folder:
+        raise FieldError("--params are written beside the listings: add -o DIR.")
+    node = node_of(options)
+    if into_folder:
+        return export_folder(node, options)
+    text = source(node, options.backend, seed=options.seed, loading=options.output is not None)
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_text(options.output, text)
+    return 0
+
+
+def export_folder(node: Node, options: Any) -> int:
+    """Write listings and parameters, and say what was written and what was left out."""
+    from blocks._backends import missing
+    from blocks._export import export_source
+
+    params = load_params_file(options.params) if options.params else None
+    backends = None if options.all else [options.backend]
+    for path in export_source(
+        node, options.output, backends=backends, params=params, seed=options.seed
+    ):
+        print(f"wrote {path}")
+    for why in missing().values() if options.all else ():
+        print(f"left out: {why}", file=sys.stderr)
     return 0
 
 

@@ -16,13 +16,14 @@ import optax
 from flax import nnx
 
 from backends._backend import Backend, Record
-from backends._expression import evaluate
+from backends._expression import Name, call, evaluate, optional
+from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.flax import modules, ops
 from backends.flax._common import module, rule
 from backends.flax._record import record
 from backends.flax._train import clipped, loss_of, native
-from blocks._spec import Node, floats, leaves, map_value, with_floats
+from blocks._spec import Node, Spec, floats, leaves, map_value, with_floats
 
 
 class FlaxBackend(Backend):
@@ -35,6 +36,8 @@ class FlaxBackend(Backend):
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
+        "sys": "import sys",
+        "np": "import numpy as np",
         "partial": "from functools import partial",
         "reduce": "from functools import reduce",
         "einops": "import einops",
@@ -42,6 +45,7 @@ class FlaxBackend(Backend):
         "jnp": "import jax.numpy as jnp",
         "lax": "from jax import lax",
         "nnx": "from flax import nnx",
+        "load_file": "from safetensors.numpy import load_file",
     }
     setup: ClassVar = {"rngs": "rngs = nnx.Rngs({seed})"}
 
@@ -66,6 +70,18 @@ class FlaxBackend(Backend):
     def body(self, program: Program) -> str:
         wide = 'jax.config.update("jax_enable_x64", True)\n'
         return (wide if program.node.dtype == "float64" else "") + super().body(program)
+
+    def loaded(self, places: list[list[Binding]]) -> str:
+        pairs = [(Name(spelled(b[0])), native_array(b, NUMPY)) for b in places]
+        return indented(pairs, "weights = ") + SET
+
+    def zeros(self, spec: Spec) -> Any:
+        dtype = optional(Name(f"jnp.{spec.dtype}"), Name("jnp.float32"))
+        return call("jnp.zeros", (2, *example(spec)), dtype=dtype)
+
+    def called(self, program: Program) -> str:
+        star = "*" * isinstance(program.node.in_spec, tuple)
+        return f"    model.eval()\n    y = model({star}x)"
 
     def finder(self, model: Any) -> Callable[[Binding], Any]:
         def find(binding: Binding) -> Any:
@@ -215,6 +231,19 @@ def path_of(binding: Binding) -> tuple[str | int, ...]:
     """The path of a variable as nnx has it."""
     parts = f"{binding.module}.{binding.attribute}".split(".")
     return tuple(int(part) if part.isdigit() else part for part in parts if part)
+
+
+def spelled(binding: Binding) -> str:
+    """The path of a variable as code."""
+    return "model" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path_of(binding))
+
+
+SET = """
+    for variable, array in weights:
+        if variable.shape != array.shape:
+            raise ValueError(f"a parameter is {variable.shape}, not {array.shape}")
+        dtype = jnp.promote_types(variable.dtype, array.dtype)
+        variable.set_value(jnp.asarray(array, dtype))"""
 
 
 def completed(model: Any, written: set[tuple[str | int, ...]], seed: int) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from backends._backend import Backend, Place, Record
 from backends._expression import call, evaluate, literal, optional, render
+from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.keras import modules, ops
 from backends.keras._common import layer_name, rule
@@ -24,7 +25,7 @@ from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
 from backends.keras._train import Training, exact, loss_of, native
 from blocks._errors import ParamError, UnsupportedError
-from blocks._spec import Node, aligned, array_dtype, is_float, leaves, map_value
+from blocks._spec import Node, Spec, aligned, array_dtype, is_float, leaves, map_value
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
@@ -39,9 +40,12 @@ class KerasBackend(Backend):
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
+        "sys": "import sys",
+        "np": "import numpy as np",
         "keras": "import keras",
         "layers": "from keras import layers",
         "ops": "from keras import ops",
+        "load_file": "from safetensors.numpy import load_file",
     }
 
     @property
@@ -82,6 +86,18 @@ class KerasBackend(Backend):
 
     def expressions(self, program: Program) -> list[Any]:
         return [statement.callee for statement in self.statements(program)[0]]
+
+    def loaded(self, places: list[list[Binding]]) -> str:
+        lines = []
+        for first, *others in places:
+            layer = f"model.get_layer({literal(layer_of(first))})"
+            name = first.attribute.rpartition(":")[2]
+            array = native_array([first, *others], NUMPY)
+            lines.append(indented(call(f"{layer}.{name}.assign", array)))
+        return "\n".join(lines)
+
+    def zeros(self, spec: Spec) -> Any:
+        return call("ops.zeros", (2, *example(spec)), dtype=optional(spec.dtype, "float32"))
 
     def finder(self, model: Any) -> Callable[[Binding], Any]:
         layers = {layer.name: layer for layer in model.layers}

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from backends._backend import Backend, Record
-from backends._expression import evaluate
+from backends._expression import Name, call, evaluate
+from backends._loading import NUMPY, dotted, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.numpy import modules
 from backends.numpy._common import rule
 from backends.numpy._train import Update, clip, loss_of, native
-from blocks._spec import Node, half, is_float, leaves, map_value
+from blocks._spec import Node, Spec, half, is_float, leaves, map_value
 
 
 class Variable(NamedTuple):
@@ -42,12 +43,14 @@ class NumpyBackend(Backend):
     helpers: ClassVar = modules.FAMILIES
     imports: ClassVar = {
         "math": "import math",
+        "sys": "import sys",
         "warnings": "import warnings",
         "einops": "import einops",
         "np": "import numpy as np",
         "anp": "import autograd.numpy as anp",
         "make_vjp": "from autograd import make_vjp",
         "getval": "from autograd.tracer import getval",
+        "load_file": "from safetensors.numpy import load_file",
     }
     setup: ClassVar = {"rng": "rng = np.random.default_rng({seed})"}
 
@@ -56,6 +59,21 @@ class NumpyBackend(Backend):
             {"rng": Undrawn(np.random.PCG64(seed))} if blank else {}
         )
         return evaluate(program.expression, namespace)
+
+    def loaded(self, places: list[list[Binding]]) -> str:
+        weights = {dotted(b[0]): native_array(b, NUMPY) for b in places}
+        dtype = "float64" if places[0][0].spec.dtype == "float64" else "float32"
+        return indented(weights, "weights = ") + SET.format(dtype=dtype)
+
+    def reading(self, program: Program) -> str:
+        if program.node.param_dtype != "bfloat16":
+            return super().reading(program)
+        known = "    import ml_dtypes  # noqa: F401  # from which NumPy knows bfloat16\n\n"
+        return known + super().reading(program)
+
+    def zeros(self, spec: Spec) -> Any:
+        dtype = "float32" if half(spec.dtype) else spec.dtype
+        return call("np.zeros", (2, *example(spec)), dtype=Name(f"np.{dtype}"))
 
     def finder(self, model: Any) -> Callable[[Binding], Variable]:
         def find(binding: Binding) -> Variable:
@@ -165,6 +183,19 @@ def recorded(found: list[Record], name: str, forward: Callable[..., Any]) -> Cal
         return y
 
     return call
+
+
+SET = """
+    for place, array in weights.items():
+        *children, name = place.split(".")
+        layer = model
+        for child in children:
+            layer = layer.children[child]
+        arrays = layer.params if name in layer.params else layer.state
+        if arrays[name].shape != array.shape:
+            raise ValueError(f"{{place}} is {{arrays[name].shape}}, not {{array.shape}}")
+        arrays[name] = array.astype(np.{dtype})
+    model.zero_grad()"""
 
 
 def widened(array: np.ndarray) -> np.ndarray:

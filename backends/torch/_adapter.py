@@ -14,12 +14,14 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from backends._backend import Backend, Record
+from backends._expression import Name, call, optional
+from backends._loading import TORCH, dotted, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, loss_of, native
 from blocks._errors import ParamError
-from blocks._spec import Node, array_dtype, floats, is_float, leaves, map_value
+from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value
 
 
 class TorchBackend(Backend):
@@ -32,6 +34,7 @@ class TorchBackend(Backend):
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
+        "sys": "import sys",
         "OrderedDict": "from collections import OrderedDict",
         "reduce": "from functools import reduce",
         "torch": "import torch",
@@ -40,6 +43,7 @@ class TorchBackend(Backend):
         "Rearrange": "from einops.layers.torch import Rearrange",
         "Reduce": "from einops.layers.torch import Reduce",
         "nn": "from torch import nn",
+        "load_file": "from safetensors.torch import load_file",
     }
 
     def build(self, program: Program, seed: int, blank: bool = False) -> Any:
@@ -55,6 +59,22 @@ class TorchBackend(Backend):
         if node.dtype != node.param_dtype:
             text += f"\n# run it inside torch.autocast('cpu', torch.{node.dtype})"
         return text
+
+    def loaded(self, places: list[list[Binding]]) -> str:
+        state = {dotted(b[0]): native_array(b, TORCH) for b in places}
+        # what has no path in the file, such as counts of batches, stays as it is
+        lines = indented(state, "state = "), "    model.load_state_dict(model.state_dict() | state)"
+        return "\n".join(lines)
+
+    def zeros(self, spec: Spec) -> Any:
+        dtype = optional(Name(f"torch.{spec.dtype}"), Name("torch.float32"))
+        return call("torch.zeros", (2, *example(spec)), dtype=dtype)
+
+    def called(self, program: Program) -> str:
+        node, modes = program.node, ["torch.no_grad()"]
+        if node.dtype != node.param_dtype:
+            modes.append(f'torch.autocast("cpu", torch.{node.dtype})')
+        return f"    with {', '.join(modes)}:\n        y = model.eval()(x)"
 
     def finder(self, model: Any) -> Callable[[Binding], torch.Tensor]:
         return lambda b: attrgetter(b.attribute)(model.get_submodule(b.module))
