@@ -282,13 +282,13 @@ def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str, str]:
             items = [(f"{name}=" if name else "", item) for name, item in expression.shown()]
             return items, f"{expression.function}(", ")", ", "
         case Lambda(argument, body):
-            items, opening, *rest = parts(body)
-            return items, f"lambda {argument}: {opening}", *rest
+            items, opening, closing, between = parts(body)
+            return items, f"lambda {argument}: {opening}", closing, between
         case Each(body, times, name):
             return [("", body), ("", Name(f"for {name} in range({times})"))], "[", "]", " "
         case Star(inner):
-            items, opening, *rest = parts(inner)
-            return items, f"*{opening}", *rest
+            items, opening, closing, between = parts(inner)
+            return items, f"*{opening}", closing, between
         case Subscript(variable, key, attribute):
             return [("", key)], f"{variable}[", f"]{attribute}", " "
         case list():
