@@ -147,7 +147,7 @@ def written(nets, framework: str, folder: Path):
             for j, a in enumerate(leaves(x))
         }
         np.savez(place / "x.npz", **arrays)
-        dtypes = [a.dtype.name for a in leaves(x)]
+        dtypes = [spec.dtype for spec in leaves(node.in_spec)]
         (place / "dtypes.json").write_text(json.dumps(dtypes))
         wide = bl.infer(block, shape, **(options | {"dtype": "float64", "param_dtype": "float64"}))
         wide_params = {path: a.astype(np.float64) for path, a in params.items()}
@@ -248,11 +248,7 @@ def load_params(path):
             ]
         ),
         "2.in_proj_bias": torch.cat(
-            [
-                params["2/query_bias"],
-                params["2/key_bias"],
-                params["2/value_bias"],
-            ]
+            [params["2/query_bias"], params["2/key_bias"], params["2/value_bias"]]
         ),
         "2.out_proj.weight": params["2/out_kernel"].T,
         "2.out_proj.bias": params["2/out_bias"],

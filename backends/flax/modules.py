@@ -82,8 +82,8 @@ def adaptive_avg_pool(x, output_size):
     for axis, m in enumerate(output_size, 1):
         n = x.shape[axis]
         bounds = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
-        means = [lax.slice_in_dim(x, low, high, axis=axis).mean(axis) for low, high in bounds]
-        x = jnp.stack(means, axis)
+        windows = [lax.slice_in_dim(x, low, high, axis=axis) for low, high in bounds]
+        x = jnp.stack([window.mean(axis) for window in windows], axis)
     return x
 
 
@@ -238,7 +238,8 @@ class SharedSample(Stream):
 
 def bare(side):
     """The axes of one side of a pattern, without brackets and axes of size 1."""
-    return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
+    axes = side.replace("(", " ").replace(")", " ").split()
+    return [axis for axis in axes if axis != "1"]
 
 
 class EinMix(nnx.Module):
@@ -259,25 +260,30 @@ class EinMix(nnx.Module):
         inputs, outputs, weights = bare(left), bare(right), weight_shape.split()
         x, y = " ".join(inputs), " ".join(outputs)
         self.split = f"{left} -> {x}"
-        self.lengths = tuple((axis, n) for axis, n in axes_lengths.items() if axis in inputs)
+        lengths = axes_lengths.items()
+        self.lengths = tuple((axis, n) for axis, n in lengths if axis in inputs)
         self.mix = f"{x}, {weight_shape} -> {y}"
         self.merge = f"{y} -> {right}"
         self.dtype = dtype
 
         shape = [axes_lengths[axis] for axis in weights]
-        bound = math.sqrt(3 / math.prod(axes_lengths[a] for a in weights if a not in outputs))
+        fan_in = math.prod(axes_lengths[a] for a in weights if a not in outputs)
+        bound = math.sqrt(3 / fan_in)
         kernel = jax.random.uniform(rngs.params(), shape, param_dtype, -bound, bound)
         self.kernel = nnx.Param(kernel)
 
         self.bias = nnx.data(None)
         if bias_shape:
             biases = bias_shape.split()
-            spread = [axis if axis in biases else "1" for axis in outputs if axis != "..."]
+            named = [axis for axis in outputs if axis != "..."]
+            spread = [axis if axis in biases else "1" for axis in named]
             self.added = f"{bias_shape} -> {' '.join(spread)}"
-            self.bias = nnx.Param(jnp.zeros([axes_lengths[axis] for axis in biases], param_dtype))
+            sizes = [axes_lengths[axis] for axis in biases]
+            self.bias = nnx.Param(jnp.zeros(sizes, param_dtype))
 
     def __call__(self, x):
-        x = einops.rearrange(jnp.asarray(x, self.dtype), self.split, **dict(self.lengths))
+        x = jnp.asarray(x, self.dtype)
+        x = einops.rearrange(x, self.split, **dict(self.lengths))
         y = einops.einsum(x, jnp.asarray(self.kernel, self.dtype), self.mix)
         if self.bias is not None:
             y = y + einops.rearrange(jnp.asarray(self.bias, self.dtype), self.added)
@@ -398,7 +404,8 @@ class RNN(nnx.Module):
         self.reverse = reverse
 
     def __call__(self, x):
-        zeros = self.cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))  # takes, but ignores them
+        rngs = nnx.Rngs(0)  # taken, but ignored
+        zeros = self.cell.initialize_carry(x[:, 0].shape, rngs)
         dtype = self.cell.dtype or self.cell.param_dtype
         carry = jax.tree.map(lambda a: a.astype(dtype), zeros)
         _, outputs = lax.scan(self.cell, carry, x.swapaxes(0, 1), reverse=self.reverse)
@@ -424,7 +431,7 @@ def attention(query, key, value, mask=None, is_causal=False, **options):
     key, value = (jnp.repeat(x, groups, axis=-2) for x in (key, value))
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    seen = jnp.ones_like(scores, bool) if mask is None else jnp.broadcast_to(mask, scores.shape)
+    seen = jnp.broadcast_to(True if mask is None else mask, scores.shape)
     weights = nnx.softmax(scores, where=jnp.tril(seen) if is_causal else seen)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
@@ -432,8 +439,17 @@ def attention(query, key, value, mask=None, is_causal=False, **options):
 class MultiHeadAttention(nnx.MultiHeadAttention):
     """nnx's layer, causal by itself, with a padding mask last, or with values of their own size."""
 
-    def __init__(self, *args, in_value_features=None, causal=False, mask=False, rngs, **kwargs):
-        super().__init__(*args, attention_fn=attention, decode=False, rngs=rngs, **kwargs)
+    def __init__(
+        self,
+        *args,
+        in_value_features=None,
+        causal=False,
+        mask=False,
+        rngs,
+        **kwargs,
+    ):
+        own = {"attention_fn": attention, "decode": False}
+        super().__init__(*args, **own, rngs=rngs, **kwargs)
         self.causal = causal
         self.mask = mask
         if in_value_features is not None:

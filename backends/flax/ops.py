@@ -52,12 +52,46 @@ SAME = (
     *("abs", "sign", "square", "sqrt", "exp", "expm1", "log", "log1p"),
     *("sin", "cos", "tan", "arcsin", "arccos", "arctan"),
     *("sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh"),
-    *("floor", "ceil", "round", "isfinite", "isnan", "logical_not", "zeros_like", "ones_like"),
+    *(
+        "floor",
+        "ceil",
+        "round",
+        "isfinite",
+        "isnan",
+        "logical_not",
+        "zeros_like",
+        "ones_like",
+    ),
     *("sum", "mean", "prod", "max", "min", "var", "std", "any", "all"),
-    *("logaddexp", "arctan2", "logical_and", "logical_or", "maximum", "minimum", "power"),
+    *(
+        "logaddexp",
+        "arctan2",
+        "logical_and",
+        "logical_or",
+        "maximum",
+        "minimum",
+        "power",
+    ),
     *("where", "clip", "cumsum", "matmul", "einsum", "tensordot"),
-    *("shape", "reshape", "transpose", "swapaxes", "moveaxis", "expand_dims", "squeeze"),
-    *("broadcast_to", "concatenate", "stack", "split", "flip", "roll", "repeat", "tile"),
+    *(
+        "shape",
+        "reshape",
+        "transpose",
+        "swapaxes",
+        "moveaxis",
+        "expand_dims",
+        "squeeze",
+    ),
+    *(
+        "broadcast_to",
+        "concatenate",
+        "stack",
+        "split",
+        "flip",
+        "roll",
+        "repeat",
+        "tile",
+    ),
     *("pad", "tril", "triu", "full_like", "astype"),
 )
 OTHER = {
@@ -66,5 +100,17 @@ OTHER = {
     "stop_gradient": "lax.stop_gradient",
     "cond": "lax.cond",
 }
-OWN = (*("argmax", "argmin", "zeros", "ones", "full", "eye", "arange", "take", "while_loop"),)
+OWN = (
+    *(
+        "argmax",
+        "argmin",
+        "zeros",
+        "ones",
+        "full",
+        "eye",
+        "arange",
+        "take",
+        "while_loop",
+    ),
+)
 WORDS = {name: f"jnp.{name}" for name in SAME} | {name: f"_{name}" for name in OWN} | OTHER

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -89,11 +90,12 @@ class KerasBackend(Backend):
 
     def loaded(self, places: list[list[Binding]]) -> str:
         lines = []
-        for first, *others in places:
-            layer = f"model.get_layer({literal(layer_of(first))})"
-            name = first.attribute.rpartition(":")[2]
-            array = native_array([first, *others], NUMPY)
-            lines.append(indented(call(f"{layer}.{name}.assign", array)))
+        for layer, inside in groupby(places, lambda bindings: layer_of(bindings[0])):
+            lines.append(indented(call("model.get_layer", layer), "layer = "))
+            for bindings in inside:
+                name = bindings[0].attribute.rpartition(":")[2]
+                array = native_array(bindings, NUMPY)
+                lines.append(indented(call(f"layer.{name}.assign", array)))
         return "\n".join(lines)
 
     def zeros(self, spec: Spec) -> Any:

@@ -12,12 +12,14 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 def word(number):
     """A word of 32 bits, which Keras keeps in more where an engine has no unsigned ones."""
-    return ops.bitwise_and(ops.cast(number, "uint32"), ops.convert_to_tensor(0xFFFFFFFF, "uint32"))
+    ones = ops.convert_to_tensor(0xFFFFFFFF, "uint32")
+    return ops.bitwise_and(ops.cast(number, "uint32"), ones)
 
 
 def threefry(key, places, calls):
     """Two words of 32 random bits for each place: Threefry-2x32, 20 rounds (Salmon et al. 2011)."""
-    keys = [word(ops.convert_to_tensor(w, "uint32")) for w in (*key, key[0] ^ key[1] ^ 0x1BD11BDA)]
+    words = *key, key[0] ^ key[1] ^ 0x1BD11BDA
+    keys = [word(ops.convert_to_tensor(w, "uint32")) for w in words]
     a, b = word(places + keys[0]), word(ops.zeros_like(places) + calls + keys[1])
     for i in range(5):
         for turn in ROTATIONS[i % 2]:
@@ -34,7 +36,12 @@ class Stream(keras.layers.Layer):
     def __init__(self, key, **kwargs):
         super().__init__(**kwargs)
         self.key = tuple(key)
-        self.calls = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
+        self.calls = self.add_weight(
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+        )
 
     def bits(self, x):
         places = ops.reshape(ops.arange(ops.size(x), dtype="int32"), ops.shape(x))
@@ -116,7 +123,8 @@ class Custom(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, x):
-        arrays = {name: ops.convert_to_tensor(getattr(self, name)) for name in self.arrays}
+        own = {name: getattr(self, name) for name in self.arrays}
+        arrays = {name: ops.convert_to_tensor(value) for name, value in own.items()}
         return self.cast(self.compute(x, **arrays), self.outputs)
 
     def cast(self, y, outputs):

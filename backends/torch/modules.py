@@ -93,7 +93,8 @@ class Stream(nn.Module):
     def __init__(self, key):
         super().__init__()
         self.key = key
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
+        calls = torch.zeros((), dtype=torch.int64)
+        self.register_buffer("calls", calls, persistent=False)
 
     def bits(self, shape):
         places = torch.arange(math.prod(shape), device=self.calls.device).reshape(shape)
@@ -207,7 +208,13 @@ class Cropped(nn.Module):
         self.pads = pads  # as F.pad takes them: last axis first, negative ones crop
 
     def forward(self, x):
-        steps = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        steps = (
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
         y = self.convolve(x, self.weight, None, *steps)
         y = F.pad(y, self.pads)
         if self.bias is None:
@@ -269,10 +276,12 @@ class BiasedVariance(nn.Module):
         if not self.training:
             return super().forward(x)
         n = x.numel() // x.shape[1]
-        var = self.running_var.clone()  # autograd keeps it, so it must not change afterwards
+        # autograd keeps it, so it must not change afterwards
+        var = self.running_var.clone()
         statistics = self.running_mean, var, True, self.momentum, self.eps
         # F.batch_norm would refuse a single value per channel, whose variance is 0
-        y = torch.batch_norm(x, self.weight, self.bias, *statistics, torch.backends.cudnn.enabled)
+        cudnn = torch.backends.cudnn.enabled
+        y = torch.batch_norm(x, self.weight, self.bias, *statistics, cudnn)
         self.num_batches_tracked.add_(1)
         self.running_var.mul_((1 - self.momentum) / n)
         if n > 1:
@@ -461,11 +470,16 @@ class MultiheadAttention(nn.MultiheadAttention):
         hidden = later = None
         if mask is not None:
             hidden = ~mask
-            key = key.view_as(key)  # of one tensor, torch takes a path where hidden rows are NaN
+            # of one tensor, torch takes a path where hidden rows are NaN
+            key = key.view_as(key)
         if self.causal:
             pairs = query.shape[1], key.shape[1]
             later = torch.ones(pairs, dtype=torch.bool, device=query.device).triu(1)
-        masks = {"key_padding_mask": hidden, "attn_mask": later, "is_causal": self.causal}
+        masks = {
+            "key_padding_mask": hidden,
+            "attn_mask": later,
+            "is_causal": self.causal,
+        }
         return super().forward(query, key, value, need_weights=False, **masks)[0]
 
 
@@ -506,6 +520,9 @@ class GroupedQueryAttention(nn.Module):
         options = {"is_causal": self.causal, "enable_gqa": q.shape[1] != k.shape[1]}
         if mask is not None:
             mask = mask[:, None, None, :].expand(-1, 1, q.shape[2], -1)
-            options |= {"attn_mask": mask.tril() if self.causal else mask, "is_causal": False}
+            options |= {
+                "attn_mask": mask.tril() if self.causal else mask,
+                "is_causal": False,
+            }
         y = F.scaled_dot_product_attention(q, k, v, **options)
         return self.out_proj(y.transpose(1, 2).flatten(2))

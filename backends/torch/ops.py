@@ -30,7 +30,9 @@ def _mean(x, axis=None, *, keepdims=False):
 
 def _prod(x, axis=None, *, keepdims=False):
     """torch.prod takes one axis."""
-    axes = range(-x.dim(), 0) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if axis is None:
+        axis = tuple(range(-x.dim(), 0))
+    axes = axis if isinstance(axis, tuple) else (axis,)
     for axis in axes:
         x = torch.prod(x, axis, keepdim=True)
     return x if keepdims else x.squeeze(tuple(axes))
@@ -132,7 +134,8 @@ def _cond(decides, yes, no, *operands):
     """torch.cond where it compiles; its branches may not hand on what they were given."""
     if not torch.compiler.is_compiling():
         return yes(*operands) if decides else no(*operands)
-    return torch.cond(decides, lambda *v: _copies(yes(*v)), lambda *v: _copies(no(*v)), operands)
+    branches = [lambda *v: _copies(yes(*v)), lambda *v: _copies(no(*v))]
+    return torch.cond(decides, *branches, operands)
 
 
 def _while_loop(goes_on, body, value, limit):
@@ -147,7 +150,16 @@ SAME = (
     *("abs", "sign", "square", "sqrt", "exp", "expm1", "log", "log1p", "sigmoid"),
     *("sin", "cos", "tan", "arcsin", "arccos", "arctan"),
     *("sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh"),
-    *("floor", "ceil", "round", "isfinite", "isnan", "logical_not", "zeros_like", "ones_like"),
+    *(
+        "floor",
+        "ceil",
+        "round",
+        "isfinite",
+        "isnan",
+        "logical_not",
+        "zeros_like",
+        "ones_like",
+    ),
     *("logaddexp", "arctan2", "logical_and", "logical_or", "where", "clip"),
     *("matmul", "einsum", "tensordot", "reshape", "swapaxes", "moveaxis"),
     *("broadcast_to", "concatenate", "stack", "squeeze", "cumsum", "tile"),

@@ -19,7 +19,18 @@ from backends.numpy.modules import (
 )
 
 FAMILIES = (
-    *(base, linear, conv, pool, norm, activation, regularisation, shape, value, combine),
+    *(
+        base,
+        linear,
+        conv,
+        pool,
+        norm,
+        activation,
+        regularisation,
+        shape,
+        value,
+        combine,
+    ),
     *(ops, custom),
     base,
     linear,

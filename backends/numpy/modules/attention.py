@@ -89,7 +89,8 @@ class MultiHeadAttention(Layer):
         value = self.heads_backward("value", dv)
         key = self.heads_backward("key", dk)
         dx = [self.heads_backward("query", dscores @ k), key, value]
-        dx[count - 1 :] = [sum(dx[count - 1 :])]  # the last tensor served for all that follow
+        # the last tensor served for all that follow
+        dx[count - 1 :] = [sum(dx[count - 1 :])]
         if mask is not None:
             dx.append(np.zeros(mask.shape))
         return tuple(dx) if len(dx) > 1 else dx[0]

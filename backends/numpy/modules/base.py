@@ -16,7 +16,7 @@ class Layer:
     """The base: parameters with their gradients, running state, and layers inside."""
 
     def __init__(self, **params):
-        self.params = {name: array for name, array in params.items() if array is not None}
+        self.params = {name: a for name, a in params.items() if a is not None}
         self.grads = {}
         self.state = {}
         self.children = {}
@@ -48,7 +48,8 @@ class Layer:
 
     def zero_grad(self):
         for layer in self.layers():
-            layer.grads = {name: np.zeros(p.shape, p.dtype) for name, p in layer.params.items()}
+            params = layer.params.items()
+            layer.grads = {name: np.zeros(a.shape, a.dtype) for name, a in params}
 
     def add_grad(self, name, gradient):
         if name in self.params:
@@ -79,8 +80,8 @@ def pad(x, padding, value=0.0):
 
 def unpad(x, padding):
     """Cut off what `pad` added."""
-    middle = (slice(low, n - high) for (low, high), n in zip(padding, x.shape[1:-1], strict=True))
-    return x[(slice(None), *middle)]
+    pairs = zip(padding, x.shape[1:-1], strict=True)
+    return x[(slice(None), *(slice(low, n - high) for (low, high), n in pairs))]
 
 
 class AlongAxes(Layer):
@@ -99,7 +100,8 @@ class AlongAxes(Layer):
         x = np.moveaxis(x, self.channel_axis, -1)
         old = x.shape[1:-1]
         new = self.size or [n * times for n, times in zip(old, self.scale, strict=True)]
-        matrices = [self.matrix(n, m).astype(x.dtype) for n, m in zip(old, new, strict=True)]
+        sizes = zip(old, new, strict=True)
+        matrices = [self.matrix(n, m).astype(x.dtype) for n, m in sizes]
         self.saved.append(matrices)
         for axis, matrix in enumerate(matrices, 1):
             x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)

@@ -77,9 +77,8 @@ class Parallel(Group):
                 return [dy] * len(ys)
             case "multiply":
                 others = [math.prod(ys[:i] + ys[i + 1 :]) for i in range(len(ys))]
-                return [
-                    unbroadcast(dy * other, y.shape) for other, y in zip(others, ys, strict=True)
-                ]
+                pairs = zip(others, ys, strict=True)
+                return [unbroadcast(dy * other, y.shape) for other, y in pairs]
             case "mean":
                 return [dy / len(ys)] * len(ys)
             case "max":
@@ -103,4 +102,5 @@ class Residual(Parallel):
     """The input, or its shortcut, plus the body."""
 
     def __init__(self, body, shortcut=None):
-        super().__init__({"shortcut": shortcut or Identity(), "body": body}, merge="add")
+        branches = {"shortcut": shortcut or Identity(), "body": body}
+        super().__init__(branches, merge="add")

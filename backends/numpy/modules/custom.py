@@ -38,7 +38,8 @@ class Custom(Layer):
             for i, number in zip(floats, numbers, strict=True):
                 arrays[i] = number
             y = self.compute(rebuilt(x, iter(arrays)), **params, **self.state)
-            return sum(anp.sum(a * b) for a, b in zip(members(dy), members(y), strict=True))
+            pairs = zip(members(dy), members(y), strict=True)
+            return sum(anp.sum(a * b) for a, b in pairs)
 
         with warnings.catch_warnings():  # the output need not depend on the input
             warnings.filterwarnings("ignore", "Output seems independent of input")
@@ -54,7 +55,9 @@ class Custom(Layer):
 
 def members(value):
     """The arrays of a value, in order."""
-    return [a for v in value for a in members(v)] if isinstance(value, tuple) else [value]
+    if not isinstance(value, tuple):
+        return [value]
+    return [a for v in value for a in members(v)]
 
 
 def rebuilt(value, arrays):

@@ -10,7 +10,15 @@ from backends.numpy.modules.base import Layer, batch_sum
 class BatchNorm(Layer):
     """y = (x - mean) / sqrt(var + epsilon) * scale + bias, over batch and spatial axes"""
 
-    def __init__(self, channels, epsilon, decay, use_scale=True, use_bias=True, channel_axis=-1):
+    def __init__(
+        self,
+        channels,
+        epsilon,
+        decay,
+        use_scale=True,
+        use_bias=True,
+        channel_axis=-1,
+    ):
         super().__init__(
             scale=np.ones(channels) if use_scale else None,
             bias=np.zeros(channels) if use_bias else None,
@@ -27,7 +35,8 @@ class BatchNorm(Layer):
             mean = batch_sum(x) / n
             var = batch_sum((x - mean) ** 2) / n
             for name, new in (("mean", mean), ("var", var)):
-                self.state[name] = self.decay * self.state[name] + (1 - self.decay) * new
+                old = self.state[name]
+                self.state[name] = self.decay * old + (1 - self.decay) * new
         else:
             mean, var = self.state["mean"], self.state["var"]
         std = np.sqrt(var + self.epsilon)
@@ -37,7 +46,10 @@ class BatchNorm(Layer):
         return np.moveaxis(y, -1, self.channel_axis)
 
     def backward(self, dy):
-        (z, std, training), dy = self.saved.pop(), np.moveaxis(dy, self.channel_axis, -1)
+        (z, std, training), dy = (
+            self.saved.pop(),
+            np.moveaxis(dy, self.channel_axis, -1),
+        )
         self.add_grad("scale", batch_sum(dy * z))
         self.add_grad("bias", batch_sum(dy))
         dz = dy * self.params.get("scale", 1)
@@ -78,7 +90,15 @@ class LayerNorm(Layer):
 class GroupNorm(Layer):
     """y = (x - mean) / sqrt(var + epsilon) * scale + bias, over spatial axes and each group"""
 
-    def __init__(self, channels, groups, epsilon, use_scale=True, use_bias=True, channel_axis=-1):
+    def __init__(
+        self,
+        channels,
+        groups,
+        epsilon,
+        use_scale=True,
+        use_bias=True,
+        channel_axis=-1,
+    ):
         super().__init__(
             scale=np.ones(channels) if use_scale else None,
             bias=np.zeros(channels) if use_bias else None,
@@ -101,7 +121,8 @@ class GroupNorm(Layer):
         std = np.sqrt(self.mean(centred**2) + self.epsilon)
         z = centred / std
         self.saved.append((z, std))
-        y = z.reshape(x.shape) * self.params.get("scale", 1) + self.params.get("bias", 0)
+        scale, bias = self.params.get("scale", 1), self.params.get("bias", 0)
+        y = z.reshape(x.shape) * scale + bias
         return np.moveaxis(y, -1, self.channel_axis)
 
     def backward(self, dy):

@@ -76,7 +76,8 @@ class Reduce(Layer):
 
 def bare(side):
     """The axes of one side of a pattern, without brackets and axes of size 1."""
-    return [axis for axis in side.replace("(", " ").replace(")", " ").split() if axis != "1"]
+    axes = side.replace("(", " ").replace(")", " ").split()
+    return [axis for axis in axes if axis != "1"]
 
 
 def spread(axes, kept):
@@ -89,13 +90,19 @@ class EinMix(Layer):
 
     def __init__(self, pattern, weight_shape, bias_shape=None, *, rng, **axes_lengths):
         left, right = pattern.split("->")
-        self.inputs, self.weights, self.outputs = bare(left), weight_shape.split(), bare(right)
+        self.inputs, self.weights, self.outputs = (
+            bare(left),
+            weight_shape.split(),
+            bare(right),
+        )
         self.biases = bias_shape.split() if bias_shape else []
-        fan_in = math.prod(axes_lengths[axis] for axis in self.weights if axis not in self.outputs)
+        summed = [axis for axis in self.weights if axis not in self.outputs]
+        fan_in = math.prod(axes_lengths[axis] for axis in summed)
         bound = math.sqrt(3 / fan_in)
+        bias = np.zeros([axes_lengths[axis] for axis in self.biases])
         super().__init__(
-            kernel=rng.uniform(-bound, bound, [axes_lengths[axis] for axis in self.weights]),
-            bias=np.zeros([axes_lengths[axis] for axis in self.biases]) if bias_shape else None,
+            kernel=rng.uniform(-bound, bound, [axes_lengths[a] for a in self.weights]),
+            bias=bias if bias_shape else None,
         )
         lengths = {axis: n for axis, n in axes_lengths.items() if axis in self.inputs}
         self.children = {
@@ -120,7 +127,8 @@ class EinMix(Layer):
         both = *merged(x, self.inputs), *merged(dy, self.outputs)
         self.add_grad("kernel", mix(*both, self.weights))
         # an axis that was only summed over gives its gradient to all its numbers
-        seen = [axis for axis in self.inputs if axis in self.outputs or axis in self.weights]
+        others = *self.outputs, *self.weights
+        seen = [axis for axis in self.inputs if axis in others]
         dx = mix(dy, self.outputs, self.params["kernel"], self.weights, seen)
         dx = einops.rearrange(dx, f"{' '.join(seen)} -> {spread(self.inputs, seen)}")
         return self.children["split"].backward(np.broadcast_to(dx, x.shape))

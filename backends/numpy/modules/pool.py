@@ -35,7 +35,14 @@ class MaxPool(Layer):
 class AvgPool(Layer):
     """The sum of each window over its number of cells, real ones or all."""
 
-    def __init__(self, kernel_size, stride, padding, count_include_pad=False, channel_axis=-1):
+    def __init__(
+        self,
+        kernel_size,
+        stride,
+        padding,
+        count_include_pad=False,
+        channel_axis=-1,
+    ):
         super().__init__()
         self.window = kernel_size, stride, (1,) * len(kernel_size)
         self.padding = padding
@@ -45,11 +52,15 @@ class AvgPool(Layer):
     def forward(self, x, training):
         x = np.moveaxis(x, self.channel_axis, -1)
         real = np.ones((1, *x.shape[1:-1], 1), x.dtype)
-        x, real = pad(x, self.padding), pad(real, self.padding, float(self.count_include_pad))
+        x, real = (
+            pad(x, self.padding),
+            pad(real, self.padding, float(self.count_include_pad)),
+        )
         seen = [seen for _, seen in offsets(x.shape[1:-1], *self.window)]
         counts = sum(real[cells] for cells in seen)
         self.saved.append((x.shape, counts))
-        return np.moveaxis(sum(x[cells] for cells in seen) / counts, -1, self.channel_axis)
+        means = sum(x[cells] for cells in seen) / counts
+        return np.moveaxis(means, -1, self.channel_axis)
 
     def backward(self, dy):
         (shape, counts), dy = self.saved.pop(), np.moveaxis(dy, self.channel_axis, -1)

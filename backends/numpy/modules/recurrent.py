@@ -44,7 +44,8 @@ class Recurrent(Layer):
         super().__init__(**params)
 
     def forward(self, x, training):
-        outputs = [(self.run(x[:, ::way], prefix), way) for prefix, way in self.directions]
+        both = self.directions
+        outputs = [(self.run(x[:, ::way], prefix), way) for prefix, way in both]
         if self.return_sequences:
             return np.concatenate([h[:, ::way] for h, way in outputs], -1)
         return np.concatenate([h[:, -1] for h, way in outputs], -1)
@@ -68,8 +69,10 @@ class Recurrent(Layer):
     def backward(self, dy):
         dx = 0
         parts = np.split(dy, len(self.directions), -1)
-        for (prefix, way), dh in reversed(list(zip(self.directions, parts, strict=True))):
-            dx = dx + self.run_back(dh[:, ::way] if dh.ndim == 3 else dh, prefix)[:, ::way]
+        pairs = list(zip(self.directions, parts, strict=True))
+        for (prefix, way), dh in reversed(pairs):
+            dh = dh[:, ::way] if dh.ndim == 3 else dh
+            dx = dx + self.run_back(dh, prefix)[:, ::way]
         return dx
 
     def run_back(self, dh, prefix):
@@ -85,7 +88,8 @@ class Recurrent(Layer):
         dstates = [np.zeros_like(h[:, 0])] * self.states
         for t in reversed(range(x.shape[1])):
             dstates[0] = dstates[0] + dh[:, t]
-            dinputs[:, t], drecurrents[:, t], dstates = self.step_back(kept[t], *dstates)
+            found = self.step_back(kept[t], *dstates)
+            dinputs[:, t], drecurrents[:, t], dstates = found
             dstates[0] = dstates[0] + drecurrents[:, t] @ recurrent.T
         self.add_grad(prefix + "kernel", rows(x).T @ rows(dinputs))
         self.add_grad(prefix + "recurrent_kernel", rows(h).T @ rows(drecurrents))
@@ -162,4 +166,8 @@ class GRU(Recurrent):
         dn = dh * (1 - z) * (1 - n**2)
         dr = dn * bn * r * (1 - r)
         dz = dh * (h - n) * z * (1 - z)
-        return np.concatenate([dr, dz, dn], -1), np.concatenate([dr, dz, dn * r], -1), [dh * z]
+        return (
+            np.concatenate([dr, dz, dn], -1),
+            np.concatenate([dr, dz, dn * r], -1),
+            [dh * z],
+        )
