@@ -24,9 +24,8 @@ from blocks._errors import (
     UnsupportedError,
 )
 from blocks._evaluate import accuracy, evaluate
-from blocks._files import fingerprint, from_json, load, save, to_json
 from blocks._export import export_source
-from blocks._files import from_json, load, load_params_file, save, save_params, to_json
+from blocks._files import fingerprint, from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
 from blocks._infer import infer
 from blocks._initial import by_activation
@@ -203,14 +202,14 @@ __all__ = [
     "apply",
     "autoencoder",
     "backends",
-    "certify",
     "by_activation",
+    "certify",
     "count",
     "diff",
     "draw",
     "evaluate",
-    "fingerprint",
     "export_source",
+    "fingerprint",
     "fit",
     "fold_batchnorm",
     "from_json",

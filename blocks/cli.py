@@ -15,9 +15,9 @@ from blocks._block import Block
 from blocks._draw import draw
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._files import load as load_file
-from blocks._files import load_params_file
 from blocks._infer import infer
 from blocks._lint import lint
+from blocks._param_files import load_params_file
 from blocks._spec import FLOATS, LAYOUTS, Node
 
 
