@@ -9,6 +9,7 @@ import keyword
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from itertools import count
 from types import ModuleType
@@ -265,9 +266,7 @@ class Backend:
 
     def helper_source(self, code: str) -> list[str]:
         """The source of every helper that the code uses, and of those that they use, in order."""
-        own = {
-            name: inspect.getsource(value).rstrip() for name, value in self.helper_names().items()
-        }
+        own = {name: source_of(value) for name, value in self.helper_names().items()}
         needed: set[str] = set()
         todo = names_in(code)
         while new := (todo & own.keys()) - needed:
@@ -314,6 +313,12 @@ def sizes(value: ValueSpec) -> str:
         return f"{spec.dtype} ({', '.join(['batch', *axes])})"
 
     return ", ".join(map(one, leaves(value)))
+
+
+@cache
+def source_of(helper: Any) -> str:
+    """The source of a helper, which takes Python a while to find."""
+    return inspect.getsource(helper).rstrip()
 
 
 def names_in(code: str) -> set[str]:

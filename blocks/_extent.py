@@ -1,4 +1,4 @@
-"""How much there is of a network: refused where it is beyond the limits, before any of it is made."""
+"""How much there is of a network: what is beyond the limits is refused before it is made."""
 
 from __future__ import annotations
 
