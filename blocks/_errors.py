@@ -78,7 +78,7 @@ class UnknownSizeError(ShapeError):
 
 def did_you_mean(word: str, known: Any) -> str:
     """Return " Did you mean 'x'?" if a known word is near, else nothing."""
-    near = get_close_matches(word, list(known), n=1)
+    near = get_close_matches(short(word), list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
