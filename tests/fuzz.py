@@ -412,7 +412,7 @@ class Figures:
     files: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
-    failures: list[str] = field(default_factory=list)
+    failures: int = 0
 
 
 def attempt(sample: Sample, name: str, data: bytes, folder: Path, figures: Figures) -> None:
@@ -429,7 +429,8 @@ def attempt(sample: Sample, name: str, data: bytes, folder: Path, figures: Figur
         outcome = ": ".join((*getattr(error, "__notes__", ()), type(error).__name__))
     except Exception:
         outcome = "FAILURE"
-        figures.failures.append(f"{name}: {data[:2000]!r}\n{traceback.format_exc()}")
+        figures.failures += 1
+        print(f"{name}: {data[:2000]!r}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     figures.files += 1
@@ -482,10 +483,7 @@ def main() -> int:
     console.print(table)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
     console.print(f"peak of memory {peak / 2**20:,.0f} MiB of {MEMORY / 2**20:,.0f} MiB allowed")
-    failures = [text for figures in found.values() for text in figures.failures]
-    for text in failures[:20]:
-        print(text, file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if any(figures.failures for figures in found.values()) else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from backends._expression import Each, Star, call, optional
 from backends._rules import listed
 from backends.torch import modules
@@ -23,10 +25,10 @@ def sequential(node: Node, children: dict[str, Any]) -> Any:
 
 def check_names(node: Node, children: dict[str, Any]) -> None:
     """Refuse names that torch's modules, or ours, have for something else."""
-    module: Any = modules.Parallel
-    module = module([], merge="tuple")
+    own: Any = modules.Parallel
+    parents = own([], merge="tuple"), nn.Sequential()
     for name in children:
-        if hasattr(module, name):
+        if any(hasattr(parent, name) for parent in parents):
             raise UnsupportedError(
                 f"torch cannot name a child {name!r} {place(node.path)}: its modules have an "
                 "attribute of that name.\n  Give the child another name."
