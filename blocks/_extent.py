@@ -7,7 +7,8 @@ from collections.abc import Generator
 from typing import Any
 
 from blocks._block import Block, Combinator
-from blocks._errors import ParamError, ShapeError, place
+from blocks._errors import ParamError, ShapeError, place, shown
+from blocks._fields import as_index
 from blocks._limits import (
     MAX_AXES,
     MAX_LEVELS,
@@ -90,9 +91,12 @@ def bounded_param(name: str, spec: ParamSpec) -> ParamSpec:
 
 
 def check_shape(what: str, shape: tuple[int | None, ...]) -> None:
+    sizes = [size for size in shape if size is not None]
+    if any(as_index(size) is None or size < 0 for size in sizes):
+        raise ShapeError(f"{what} of shape {shown(shape)}, which is none")
     if len(shape) > MAX_AXES:
         raise ShapeError(f"{what} with {len(shape):,} axes; {MAX_AXES} is the most")
-    numbers = math.prod(size for size in shape if size is not None)
+    numbers = math.prod(sizes)
     if numbers > MAX_NUMBERS:
         raise ShapeError(f"{what} of {numbers:,} numbers; {MAX_NUMBERS:,} is the most")
 

@@ -33,7 +33,7 @@ from blocks._spec import (
     shapes,
 )
 from blocks.combine import Shared
-from blocks.initializers import Array
+from blocks.initializers import Array, as_init
 
 Run = TypeVar("Run", bound="Inference")
 
@@ -106,7 +106,11 @@ def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:
         raise ShapeError(
             f"has {spec!r} for its {name}, not a ParamSpec", fix='Write ParamSpec(shape, "zeros").'
         )
-    return bounded_param(name, replace(spec, dtype=dtype))
+    try:
+        init = as_init("it", spec.init)
+    except FieldError as error:
+        raise ShapeError(f"cannot draw its {name}: {error}") from None
+    return bounded_param(name, replace(spec, init=init, dtype=dtype))
 
 
 class Wanted(Exception):

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+from blocks._errors import BlockError
+from blocks._limits import MAX_NESTING
+
 T = TypeVar("T")
 
 
@@ -43,11 +46,13 @@ def call_deep(levels: int, function: Callable[..., T], *args: Any) -> T:
 
     >>> def depth(n):
     ...     return 0 if n == 0 else 1 + depth(n - 1)
-    >>> call_deep(20_000, depth, 20_000)
-    20000
+    >>> call_deep(10_000, depth, 10_000)
+    10000
     """
     if levels <= SHALLOW:
         return function(*args)
+    if levels > MAX_NESTING:
+        raise BlockError(f"a call through {levels:,} levels; {MAX_NESTING:,} is the most.")
     result: list[T] = []
     errors: list[BaseException] = []
 

@@ -105,8 +105,9 @@ class Container(Combinator):
                 raise fields.refuse(f"{cls.__name__}.{label}", "a tuple", value)
         names = list(map(str, range(len(blocks)))) if names is None else list(names)
         first = next((i for i, name in enumerate(names) if name != str(i)), len(names))
-        words = dict(zip(map(str, names[first:]), blocks[first:], strict=False))
-        if len(names) != len(blocks) or len(words) != len(names[first:]) or words.keys() & options:
+        words = dict(zip(names[first:], blocks[first:], strict=False))
+        fits = len(names) == len(blocks) and len(words) == len(names[first:])
+        if not fits or words.keys() & options or not all(isinstance(name, str) for name in words):
             raise FieldError(f"{cls.__name__} cannot have the names {shown(names)} for its blocks.")
         make: Any = cls
         return make(*blocks[:first], **words, **options)
