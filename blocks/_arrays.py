@@ -197,7 +197,7 @@ def read_arrays(
     """
     with opened(path) as file:
         header, sums = header_of(path, file, known, what)
-        names = wanted(list(file.keys()))
+        names = wanted(list(sums))  # in the order in which they were written
         check_size(path, file, names)
         arrays = {name: file.get_tensor(name) for name in names}
     damaged = [name for name, array in arrays.items() if checksum(array) != sums[name]]

@@ -179,9 +179,9 @@ def write_shards(
         write_checked(index.with_name(name), group, sums, header)
         places |= dict.fromkeys(group, name)
     size = sum(array.nbytes for array in arrays.values())
-    data = {"metadata": {**header, "total_size": size}, "weight_map": places}
-    data["metadata"]["checksum"] = digest(data)
-    text = as_text(data, "index", indent=1)
+    metadata = {**header, "total_size": size}
+    metadata["checksum"] = digest({"metadata": metadata, "weight_map": places})
+    text = as_text({"metadata": metadata, "weight_map": places}, "index", indent=1)
     with replacing(index) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return set(places.values())

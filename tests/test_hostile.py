@@ -252,7 +252,7 @@ def test_integers_of_fields_have_64_bits():
         bl.Dense(2**64)
     with pytest.raises(bl.FieldError, match="got a int too large to print"):
         bl.Dense(10**5000)
-    with pytest.raises(bl.FieldError, match="Dropout.rate must be"):
+    with pytest.raises(bl.FieldError, match=r"Dropout.rate must be"):
         bl.Dropout(10**400)
     with pytest.raises(bl.FieldError, match="must be an array of numbers"):
         bl.Dense(3, bias_init=[10**400])
