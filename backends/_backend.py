@@ -126,6 +126,14 @@ class Backend:
         """Set a native variable to an array that is nobody else's, without a copy if it can."""
         raise NotImplementedError
 
+    def trains(self, model: Any, variables: list[Any]) -> list[bool]:
+        """Whether the framework trains each of these native variables of a model."""
+        raise NotImplementedError
+
+    def set_trains(self, model: Any, variables: list[Any], on: list[bool]) -> None:
+        """Let the framework train these native variables, or not; no others change."""
+        raise NotImplementedError
+
     def sizes(self, model: Any) -> tuple[int, int]:
         """How many numbers the native model holds: trainable ones, and running state."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._certificate import Certificate, certify, load_certificate, verify
 from blocks._diff import diff
 from blocks._draw import Drawing, draw
+from blocks._param_diff import diff_params
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -33,11 +34,23 @@ from blocks._lint import Lint, Lints, lint
 from blocks._listing import listing
 from blocks._models import apply, gradients, load_params, lower, params_of, source
 from blocks._param_files import load_params_file, save_params
+from blocks._models import (
+    apply,
+    copy_params,
+    gradients,
+    load_params,
+    lower,
+    params_of,
+    set_trainable,
+    source,
+    trainable_of,
+)
 from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
 from blocks._train import EarlyStop, History, fit
 from blocks._transpose import autoencoder, transpose
+from blocks._tree import at, replace
 from blocks._validate import Validation, validate
 from blocks.activation import (
     CELU,
@@ -200,6 +213,7 @@ __all__ = [
     "accuracy",
     "activations",
     "apply",
+    "at",
     "autoencoder",
     "backends",
     "by_activation",
@@ -207,6 +221,9 @@ __all__ = [
     "count",
     "diff",
     "draw",
+    "copy_params",
+    "count",
+    "diff_params",
     "evaluate",
     "export_source",
     "fingerprint",
@@ -227,11 +244,14 @@ __all__ = [
     "output_size",
     "params_of",
     "parity",
+    "replace",
     "save",
     "save_params",
     "select",
+    "set_trainable",
     "source",
     "to_json",
+    "trainable_of",
     "transpose",
     "transposed_size",
     "validate",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,10 +19,18 @@ import numpy as np
 from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._draws import shared_draws
-from blocks._errors import BlockError, FieldError, ShapeError
+from blocks._errors import BlockError, FieldError, ParamError, ShapeError
 from blocks._extent import check_memory
 from blocks._infer import check_ints, check_word, infer
-from blocks._params import Params, check_params
+from blocks._params import (
+    Params,
+    check_params,
+    check_used,
+    checked,
+    flags,
+    matching,
+    refuse,
+)
 from blocks._params import init as init_params
 from blocks._spec import (
     Node,
@@ -56,6 +64,16 @@ class Origin:
         return list(found.values())
 
     @cached_property
+    def trained_places(self) -> list[list[Any]]:
+        """The places of parameters that have a gradient: a place holds either kind."""
+        return [bindings for bindings in self.places if bindings[0].spec.trainable]
+
+    def variables(self, model: Any) -> list[Any]:
+        """The native variables at the `trained_places`."""
+        find = self.backend.finder(model)
+        return [find(bindings[0]) for bindings in self.trained_places]
+
+    @cached_property
     def levels(self) -> int:
         return self.node.levels()
 
@@ -75,6 +93,7 @@ def lower(
     seed: int = 0,
     init: str = "shared",
     draws: str = "native",
+    trainable: Mapping[str, bool] | None = None,
     input_shape: Any = None,
     **options: Any,
 ) -> Any:
@@ -89,6 +108,7 @@ def lower(
             own.
         draws: "native" for the framework's own random numbers in training (Dropout, Sample),
             "shared" for one stream that is the same on every backend, to compare them.
+        trainable: what to freeze, by path or pattern, as in `set_trainable`.
 
     Returns:
         An `nn.Module`, `keras.Model`, `nnx.Module` or NumPy `Layer`.
@@ -106,6 +126,7 @@ def lower(
     adapter = find_backend(backend)
     native = init == "native"
     given = None if params is None else check_params(node, params)
+    wanted = flags(node.param_specs(), {} if trainable is None else trainable)
     program = drawing_program(adapter, node, draws, seed)
     known = Origin(node, adapter, program.bindings)
     model = known.call("build", program, seed, not native)
@@ -113,6 +134,8 @@ def lower(
     if native:
         given = check_params(node, params_of(model))  # in the node's dtype
     adopt(model, known, init_params(node, seed) if given is None else given, given is None)
+    if wanted:
+        train(model, known, wanted)
     return model
 
 
@@ -220,17 +243,188 @@ def canonical(binding: Any, native: np.ndarray) -> np.ndarray:
     return np.array(narrowed(binding.to_canonical(native), binding.spec.dtype), order="C")
 
 
-def load_params(model: Any, params: Mapping[str, np.ndarray], *, node: Node | None = None) -> None:
-    """Set all parameters of a model; raises `ParamError` with every mismatch, then sets none."""
+class Loaded(NamedTuple):
+    """What `load_params` left as it was, and what it had no place for."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_params(
+    model: Any, params: Mapping[str, np.ndarray], *, strict: bool = True, node: Node | None = None
+) -> Loaded:
+    """Set the parameters of a model; raises `ParamError` with every mismatch, then sets none.
+
+    Args:
+        model: any model made by `lower`.
+        params: canonical parameters, all of them.
+        strict: if False, only those that are given and known are set, for a model that shares a
+            part with another one. A wrong shape is refused all the same.
+        node: of a model that was not made by `lower`.
+
+    Returns:
+        The paths that were `missing` in the parameters, and those that were `unexpected`: none if
+        strict.
+
+    >>> import blocks as bl
+    >>> body = bl.Dense(4)
+    >>> old = bl.lower(bl.Sequential(body=body, head=bl.Dense(10)), "numpy", input_shape=(3,))
+    >>> new = bl.lower(bl.Sequential(body=body, top=bl.Dense(2)), "numpy", input_shape=(3,))
+    >>> bl.load_params(new, bl.params_of(old), strict=False)
+    Loaded(missing=('top/kernel', 'top/bias'), unexpected=('head/kernel', 'head/bias'))
+    """
     known = origin(model, node)
-    arrays = check_params(known.node, params)
+    specs = known.node.param_specs()
+    if strict:
+        arrays = check_params(known.node, params)
+    else:
+        arrays, wrong = checked(specs, params)
+        refuse(wrong)
+    write(model, known, arrays)
+    unexpected = tuple(path for path in params if path not in specs)
+    return Loaded(tuple(path for path in specs if path not in params), unexpected)
+
+
+def write(model: Any, known: Origin, arrays: Params) -> None:
+    """Set the parameters that are given, also where others share their native variable."""
     find = known.backend.finder(inner(model))
     for bindings in known.places:
-        variable, (first, *_) = find(bindings[0]), bindings
-        native = first.to_native(arrays[first.path])
-        if not first.whole:
+        given = [b for b in bindings if b.path in arrays]
+        if not given:
+            continue
+        variable, first = find(bindings[0]), bindings[0]
+        if first.whole:
+            native = first.to_native(arrays[first.path])
+        elif len(given) == len(bindings):
             native = assembled(variable.shape, bindings, arrays)
+        else:
+            native = filled(np.array(known.backend.read(variable)), given, arrays)
         known.backend.write(variable, native)
+
+
+def copy_params(
+    source: Any, target: Any, pattern: str = "**", *, node: Node | None = None
+) -> list[str]:
+    """Copy parameters from one model to another, whatever the backend of either.
+
+    They are rounded to the dtype of the target. The parameters that match must be the same ones in
+    both networks, in the same shapes; the rest may be anything.
+
+    Args:
+        source: any model made by `lower`, or a dict of canonical parameters.
+        target: any model made by `lower`.
+        pattern: which parameters, as in `select`; running state too.
+        node: of a target that was not made by `lower`; of such a source, give
+            `params_of(source, node=...)`.
+
+    Returns:
+        The paths that were copied.
+
+    Raises:
+        ParamError: if nothing matches, or with every parameter that matches in one of the two
+            alone or has another shape there; then nothing is copied.
+
+    >>> import blocks as bl
+    >>> a = bl.lower(bl.Sequential(bl.Dense(4), bl.Dense(10)), "numpy", input_shape=(3,), seed=1)
+    >>> b = bl.lower(bl.Sequential(bl.Dense(4), bl.Dense(2)), "numpy", input_shape=(3,))
+    >>> bl.copy_params(a, b, "0/**")
+    ['0/kernel', '0/bias']
+    """
+    known, params = origin(target, node), given_params(source)
+    specs = known.node.param_specs()
+    given = {path: params[path] for path in matching(params, pattern)}
+    wanted = {path: specs[path] for path in matching(specs, pattern)}
+    if not given and not wanted:
+        check_used([pattern], {**params, **specs})
+    arrays, wrong = checked(wanted, given)
+    wrong |= {path: "the source has none." for path in wanted if path not in given}
+    refuse(wrong | {path: "the target has none." for path in given if path not in wanted})
+    write(target, known, arrays)
+    return list(arrays)
+
+
+def given_params(source: Any) -> Mapping[str, Any]:
+    """The parameters of a model, or those that are given as such."""
+    return source if isinstance(source, Mapping) else params_of(source)
+
+
+def set_trainable(model: Any, trainable: Mapping[str, bool], *, node: Node | None = None) -> None:
+    """Freeze parameters of a model, or train them again, by its framework's own means.
+
+    `fit` does not touch a frozen parameter: no gradient, no momentum, no weight decay, and no share
+    in the norm that `clip_norm` limits. Running state has no gradient and is never trained; that
+    of a frozen BatchNorm moves in training as ever, and it normalises by the batch as ever.
+
+    - torch: `requires_grad`.
+    - Keras: `trainable` of each variable; of the layer too where all in it is frozen and it has no
+      running state. Files keep that of layers alone: where more is frozen, reload a model that
+      was compiled by `load_model(..., compile=False)`. After a change, compile again.
+    - Flax: frozen parameters have nnx's tag "frozen", so `nnx.All(nnx.Param, nnx.Not("frozen"))`
+      is the filter of what is trained, as `wrt=` of `nnx.Optimizer` and of `nnx.DiffState`.
+    - NumPy: `model.param()` leaves them out.
+
+    Args:
+        model: any model made by `lower`.
+        trainable: path or pattern (see `select`) to True or False. The last pattern that matches
+            wins, so the general ones come first; what none matches stays as it is. A parameter
+            that is shared is one parameter, frozen in all its uses.
+        node: of a model that was not made by `lower`.
+
+    Raises:
+        ParamError: if a pattern matches nothing, if a path names running state to be trained, or if
+            the framework keeps parameters in one array of which only some would be frozen.
+
+    >>> import blocks as bl
+    >>> net = bl.Sequential(body=bl.Dense(4), head=bl.Dense(2))
+    >>> model = bl.lower(net, "numpy", input_shape=(3,))
+    >>> bl.set_trainable(model, {"**": False, "head/*": True})
+    >>> bl.trainable_of(model)
+    {'body/kernel': False, 'body/bias': False, 'head/kernel': True, 'head/bias': True}
+    """
+    known = origin(model, node)
+    train(inner(model), known, flags(known.node.param_specs(), trainable))
+
+
+def trainable_of(model: Any, *, node: Node | None = None) -> dict[str, bool]:
+    """Which parameters `fit` changes, by path: what the framework itself says.
+
+    So it sees what was frozen in the framework's own words too: `requires_grad_(False)` in torch,
+    `layer.trainable = False` in Keras. Running state is False.
+    """
+    known = origin(model, node)
+    found = {
+        b.path: on
+        for bindings, on in zip(known.trained_places, now(inner(model), known), strict=True)
+        for b in bindings
+    }
+    return {b.path: found.get(b.path, False) for b in known.bindings}
+
+
+def now(model: Any, known: Origin) -> list[bool]:
+    """Whether the framework trains the native variable at each of the `trained_places`."""
+    return list(known.backend.trains(model, known.variables(model)))
+
+
+def train(model: Any, known: Origin, wanted: Mapping[str, bool]) -> None:
+    """Train the parameters that are wanted True, freeze those that are wanted False."""
+    after, split = [], []
+    for bindings, on in zip(known.trained_places, now(model, known), strict=True):
+        asked = {b.path: wanted.get(b.path, on) for b in bindings}
+        after.append(all(asked.values()))
+        if len(set(asked.values())) > 1:
+            split.append(one_array(known.backend.name, asked))
+    if split:
+        raise ParamError("\n".join(split))
+    known.backend.set_trains(model, known.variables(model), after)
+
+
+def one_array(backend: str, asked: dict[str, bool]) -> str:
+    frozen = [path for path, on in asked.items() if not on]
+    others = [path for path, on in asked.items() if on]
+    return (
+        f"{backend} cannot freeze {', '.join(frozen)} and train {', '.join(others)}: it keeps them "
+        "in one array.\n  Freeze all of them, or none."
+    )
 
 
 def adopt(model: Any, known: Origin, arrays: Params, ours: bool) -> None:
@@ -252,7 +446,11 @@ def adopt(model: Any, known: Origin, arrays: Params, ours: bool) -> None:
 
 def assembled(shape: Any, bindings: list[Any], arrays: Params) -> np.ndarray:
     """The native array of that shape that holds these parameters, in memory of its own."""
-    whole = aligned(tuple(shape), arrays[bindings[0].path].dtype)
+    return filled(aligned(tuple(shape), arrays[bindings[0].path].dtype), bindings, arrays)
+
+
+def filled(whole: np.ndarray, bindings: list[Any], arrays: Params) -> np.ndarray:
+    """The native array, with these parameters in their parts of it."""
     for binding in bindings:
         binding.mine(whole)[...] = binding.to_native(arrays[binding.path])
     return whole
@@ -291,7 +489,9 @@ def owned(y: np.ndarray, inputs: Any) -> np.ndarray:
 def gradients(
     model: Any, x: Any, cotangent: Any, *, training: bool = False, node: Node | None = None
 ) -> dict[str, Any]:
-    """Gradients of sum(cotangent * output), for the input and every trainable parameter.
+    """Gradients of sum(cotangent * output), for the input and every parameter that has one.
+
+    It is a measurement: frozen parameters (see `set_trainable`) are among them.
 
     Args:
         model, x, training: as in `apply`.

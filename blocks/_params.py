@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from blocks.initializers import Init, as_init, drawn
 
 Params: TypeAlias = dict[str, np.ndarray]
 Draw: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], Any]
+T = TypeVar("T")
+
+GLOB = frozenset("*?[")
 
 
 def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None) -> Params:
@@ -58,16 +62,48 @@ def init(node: Node, seed: int = 0, *, initial: Mapping[str, Any] | None = None)
 
 def overridden(paths: Iterable[str], initial: Mapping[str, Any]) -> dict[str, Init | Draw]:
     """The initialisers that patterns give to paths; the last one that matches wins."""
-    if not isinstance(initial, Mapping):
-        raise FieldError(f"initial is a dict from path to initialiser, got {initial!r}.")
-    inits: dict[str, Init | Draw] = {}
+    return by_pattern("initial", paths, initial, "initialiser", as_draw)
+
+
+def flags(specs: Mapping[str, ParamSpec], trainable: Mapping[str, Any]) -> dict[str, bool]:
+    """Which parameters patterns train (True) or freeze; running state is passed over."""
+    found = by_pattern("trainable", specs, trainable, "bool", as_bool)
+    if still := [path for path, on in trainable.items() if on and is_state(specs.get(path))]:
+        raise ParamError(
+            f"cannot train {', '.join(map(repr, still))}: running state and constants have no "
+            "gradient.\n  Leave them out; running state moves in training, frozen or not."
+        )
+    return {path: on for path, on in found.items() if not is_state(specs[path])}
+
+
+def is_state(spec: ParamSpec | None) -> bool:
+    return spec is not None and not spec.trainable
+
+
+def by_pattern(
+    name: str,
+    paths: Iterable[str],
+    given: Mapping[str, Any],
+    wanted: str,
+    convert: Callable[[str, Any], T],
+) -> dict[str, T]:
+    """The values that patterns give to paths; the last pattern that matches wins."""
+    if not isinstance(given, Mapping):
+        raise FieldError(f"{name} is a dict from path to {wanted}, got {given!r}.")
+    values: dict[str, T] = {}
     unused = []
-    for pattern, value in initial.items():
-        found = dict.fromkeys(matching(paths, pattern), as_draw(f"initial[{pattern!r}]", value))
-        inits |= found
+    for pattern, value in given.items():
+        found = dict.fromkeys(matching(paths, pattern), convert(f"{name}[{pattern!r}]", value))
+        values |= found
         unused += [] if found else [pattern]
     check_used(unused, paths)
-    return inits
+    return values
+
+
+def as_bool(label: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise FieldError(f"{label} must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def as_draw(label: str, value: Any) -> Init | Draw:
@@ -117,7 +153,7 @@ def matching(paths: Iterable[str], pattern: str) -> list[str]:
     if not isinstance(pattern, str):
         raise FieldError(f"a pattern of paths is a text such as '*/kernel', got {pattern!r}.")
     words = pattern.split("/")
-    return [path for path in paths if matches(path.split("/"), words)]
+    return [path for path in paths if matches(str(path).split("/"), words)]
 
 
 def matches(names: list[str], words: list[str]) -> bool:
@@ -135,9 +171,22 @@ def check_used(unused: list[str], paths: Iterable[str]) -> None:
     """Refuse patterns that match no path."""
     if unused:
         hints = [
-            f"{pattern!r} matches no parameter.{did_you_mean(pattern, paths)}" for pattern in unused
+            f"{pattern!r} matches no parameter.{nearest(pattern, paths)}" for pattern in unused
         ]
         raise ParamError("\n  ".join(hints))
+
+
+def nearest(pattern: str, paths: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?": a path, or the pattern with its names as there are some."""
+    if not GLOB.intersection(pattern):
+        return did_you_mean(pattern, paths)
+    names = {name for path in paths for name in path.split("/")}
+    words = [
+        word if GLOB.intersection(word) else (get_close_matches(word, names, 1) or [word])[0]
+        for word in pattern.split("/")
+    ]
+    near = "/".join(words)
+    return f" Did you mean {near!r}?" if matching(paths, near) else ""
 
 
 def generator(seed: int, path: str) -> np.random.Generator:
@@ -145,12 +194,35 @@ def generator(seed: int, path: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(path.encode())))
 
 
-def count(node: Node, *, trainable: bool | None = None) -> int:
-    """Number of parameters, shared ones once; all, or only those that are (not) trainable."""
+def count(node: Node, pattern: str = "**", *, trainable: bool | None = None) -> int:
+    """Number of parameters, shared ones once.
+
+    Args:
+        node: the network at known sizes.
+        pattern: counts those alone whose path matches, as in `select`.
+        trainable: counts those alone that have a gradient (True), or that are running state
+            (False). What a model freezes is another matter: see `trainable_of`.
+
+    Raises:
+        ParamError: if a pattern matches nothing.
+
+    >>> import blocks as bl
+    >>> node = bl.infer(bl.Sequential(bl.Dense(4), bl.BatchNorm(), bl.Dense(2)), (3,))
+    >>> bl.count(node), bl.count(node, "0/**"), bl.count(node, "*/bias"), bl.count(node, "1/*")
+    (42, 16, 10, 16)
+    >>> bl.count(node, trainable=False)
+    8
+    """
+    if not isinstance(node, Node):
+        raise FieldError(f"count takes a node from infer, got {node!r}.")
+    specs = node.param_specs()
+    found = matching(specs, pattern)
+    if not found and pattern != "**":  # a network may have none at all
+        check_used([pattern], specs)
     return sum(
-        spec.size
-        for spec in node.param_specs().values()
-        if trainable is None or spec.trainable is trainable
+        specs[path].size
+        for path in found
+        if trainable is None or specs[path].trainable is trainable
     )
 
 
@@ -162,35 +234,59 @@ def check_mapping(params: Any) -> None:
 
 def check_params(node: Node, params: Mapping[str, Any]) -> Params:
     """The parameters as arrays of the node's dtype; raises `ParamError` with every mismatch."""
-    check_mapping(params)
     specs = node.param_specs()
-    wrong = []
-    arrays = {}
+    arrays, wrong = checked(specs, params)
+    wrong |= {path: f"missing, expected {specs[path].shape}." for path in specs.keys() - params}
+    refuse({path: wrong[path] for path in specs if path in wrong} | unknown(specs, params))
+    return arrays
+
+
+def checked(specs: Mapping[str, ParamSpec], params: Any) -> tuple[Params, dict[str, str]]:
+    """The arrays that fit, in the dtype of their specs, and by path what is wrong with others."""
+    check_mapping(params)
+    arrays, wrong = {}, {}
     for path, spec in specs.items():
         if path not in params:
-            wrong.append(f"{path}: missing, expected {spec.shape}.")
             continue
         try:
-            array = np.asarray(params[path])
-        except (TypeError, ValueError):
-            wrong.append(f"{path}: expected an array, got {type(params[path]).__name__}.")
+            array = as_numbers(params[path])
+        except ParamError as error:
+            wrong[path] = str(error)
             continue
-        if array.dtype.kind == "O":
-            wrong.append(f"{path}: expected an array, got {type(params[path]).__name__}.")
-        elif array.dtype.kind not in "iu" and not is_float(array):
-            wrong.append(f"{path}: expected numbers, got dtype {array.dtype}.")
-        elif array.shape != spec.shape:
-            wrong.append(f"{path}: expected {spec.shape}, got {array.shape}.{hint(array, spec)}")
+        if array.shape != spec.shape:
+            wrong[path] = f"expected {spec.shape}, got {array.shape}.{hint(array, spec)}"
         else:
             arrays[path] = array.astype(array_dtype(spec.dtype), copy=False)
-    known = [path for path in specs if path not in params] or list(specs)
-    wrong += [
-        f"{path}: unknown.{did_you_mean(path, known)}" for path in params if path not in specs
-    ]
+    return arrays, wrong
+
+
+def as_numbers(value: Any) -> np.ndarray:
+    """An array of integers or floats."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        raise ParamError(f"expected an array, got {type(value).__name__}.") from None
+    if array.dtype.kind == "O":
+        raise ParamError(f"expected an array, got {type(value).__name__}.")
+    if array.dtype.kind not in "iu" and not is_float(array):
+        raise ParamError(f"expected numbers, got dtype {array.dtype}.")
+    return array
+
+
+def unknown(known: Iterable[str], given: Iterable[str]) -> dict[str, str]:
+    """The paths that are given but not known, with the nearest that is still free."""
+    known, given = dict.fromkeys(known), dict.fromkeys(given)
+    free = [path for path in known if path not in given] or known
+    strange = [path for path in given if path not in known]
+    return {path: f"unknown.{did_you_mean(str(path), free)}" for path in strange}
+
+
+def refuse(wrong: Mapping[str, str]) -> None:
+    """Raise a `ParamError` if anything is wrong, by path."""
     if wrong:
         verb = "parameter does" if len(wrong) == 1 else "parameters do"
-        raise ParamError(f"{len(wrong)} {verb} not fit.\n  " + "\n  ".join(wrong))
-    return arrays
+        facts = [f"{path}: {fact}" for path, fact in wrong.items()]
+        raise ParamError(f"{len(wrong)} {verb} not fit.\n  " + "\n  ".join(facts))
 
 
 def hint(array: np.ndarray, spec: Any) -> str:

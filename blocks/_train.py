@@ -17,7 +17,7 @@ from blocks._block import Config, block
 from blocks._errors import FieldError, ParamError, did_you_mean
 from blocks._evaluate import Data, check_loss, score
 from blocks._infer import check_ints
-from blocks._models import origin, params_of
+from blocks._models import origin, params_of, trainable_of
 from blocks._params import Params
 from blocks._spec import Node
 from blocks._stack import call_deep
@@ -95,7 +95,7 @@ def fit(
     """Train a model in place with its framework's own optimiser and loss.
 
     Every backend sees the same batches: the order comes from `seed` alone, and the last batch of an
-    epoch may be smaller.
+    epoch may be smaller. What is frozen (see `set_trainable`) stays as it is.
 
     Args:
         model: any model made by `lower`.
@@ -112,7 +112,7 @@ def fit(
         seed: of the order.
         node: of a model that was not made by `lower`.
         clip_norm: all gradients g become g * clip_norm / max(norm, clip_norm), where norm is that
-            of all of them together; before any weight decay.
+            of all of them together, without frozen ones; before any weight decay.
         metrics: for the table of epochs; those of `evaluate`.
         validation: inputs and targets to evaluate after each epoch.
         early_stop: when to stop before the last epoch.
@@ -137,6 +137,11 @@ def fit(
     optimizer.check_dtype(known.node.param_dtype)
     if not any(spec.trainable for spec in known.node.param_specs().values()):
         raise ParamError("fit has nothing to train: the network has no trainable parameters.")
+    if not any(trainable_of(model, node=known.node).values()):
+        raise ParamError(
+            "fit has nothing to train: all parameters are frozen.\n"
+            '  Let some change: set_trainable(model, {"**": True}).'
+        )
     words = (loss, *names)
     given = Data.of(known.node, data, words, "data")
     tests = None if validation is None else Data.of(known.node, validation, words, "validation")

@@ -25,6 +25,9 @@ from backends.flax._record import record
 from backends.flax._train import clipped, loss_of, native
 from blocks._spec import Node, Spec, floats, leaves, map_value, with_floats
 
+FROZEN = "frozen"  # nnx's tag of parameters that are not trained
+TRAINED = nnx.All(nnx.Param, nnx.Not(nnx.WithTag(FROZEN)))
+
 
 class FlaxBackend(Backend):
     """Flax models: `nnx.Module`."""
@@ -101,6 +104,18 @@ class FlaxBackend(Backend):
             wide = jnp.promote_types(variable.dtype, array.dtype)
             variable.set_value(jax.device_put(array.astype(wide, copy=False), may_alias=True))
 
+    def trains(self, model: Any, variables: list[Any]) -> list[bool]:
+        trained = nnx.filterlib.to_predicate(TRAINED)
+        return [trained((), variable) for variable in variables]
+
+    def set_trains(self, model: Any, variables: list[Any], on: list[bool]) -> None:
+        now = self.trains(model, variables)
+        for variable, before, trained in zip(variables, now, on, strict=True):
+            if before and not trained:
+                variable.set_metadata(tag=FROZEN)
+            elif trained and not before:
+                variable.del_metadata("tag")
+
     def sizes(self, model: Any) -> tuple[int, int]:
         others = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
         trainable, state = (jax.tree.leaves(nnx.state(model, kind)) for kind in (nnx.Param, others))
@@ -160,7 +175,7 @@ class Trainer:
     ):
         self.node = node
         with precision(node.dtype):
-            graph, weights, rest = nnx.split(model, nnx.Param, ...)
+            graph, weights, rest = nnx.split(model, TRAINED, ...)
             mode = in_mode(graph, nnx.merge_state(weights, rest), training=True)
             self.trained, self.held = Variables(model, weights), Variables(model, rest)
             self.native = clipped(rule(0.0), clip_norm).init(self.trained.values())
@@ -171,7 +186,7 @@ class Trainer:
                 state = self.trained.state(weights), self.held.state(rest)
                 inner = nnx.merge(mode.graph, *state, copy=True)
                 found = loss(call_model(inner, x), y)
-                return found, jax.tree.leaves(nnx.split(inner, nnx.Param, ...)[2])
+                return found, jax.tree.leaves(nnx.split(inner, TRAINED, ...)[2])
 
             (found, rest), grads = jax.value_and_grad(value, has_aux=True)(weights)
             steps, native = clipped(rule(rate), clip_norm).update(grads, native, weights)

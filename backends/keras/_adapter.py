@@ -112,6 +112,24 @@ class KerasBackend(Backend):
         with self.engine.precision(array.dtype):
             variable.assign(self.engine.tensor(array))
 
+    def trains(self, model: Any, variables: list[Any]) -> list[bool]:
+        trained = set(map(id, model.trainable_weights))
+        return [id(variable) in trained for variable in variables]
+
+    def set_trains(self, model: Any, variables: list[Any], on: list[bool]) -> None:
+        trained = {id(variable) for variable, wanted in zip(variables, on, strict=True) if wanted}
+        params, frozen = set(map(id, variables)), [x for x in model.layers if not x.trainable]
+        if trained and not model.trainable:
+            model.trainable = True  # which it also makes all its layers
+        for layer in model.layers:
+            held = set(map(id, layer.weights))
+            if not layer.trainable and held & trained:
+                layer.trainable = True
+            elif held and not held & trained and (layer in frozen or held <= params):
+                layer.trainable = False  # what a file keeps; with running state it would mean more
+        for weight in model.weights:
+            weight.trainable = id(weight) in trained
+
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable, state = model.trainable_weights, model.non_trainable_weights
         numbers = [w for w in state if is_float(w)]  # others count calls
@@ -176,11 +194,6 @@ class Trainer:
         optimizer: Any,
         clip_norm: float | None,
     ):
-        if not model.trainable_weights:
-            raise ParamError(
-                "fit has nothing to train: all layers are frozen.\n"
-                "  Set trainable=True of those that should change."
-            )
         self.engine, self.node, self.rate = engine, node, optimizer.rate(0)
         custom = isinstance(loss, Custom) or any(isinstance(n.form, Custom) for n in node.walk())
         self.doubtful = custom and engine.traces

@@ -71,12 +71,19 @@ class Torch:
         import torch
 
         inputs = [a.detach().requires_grad_() for a in floats(x)]
-        y = model(with_floats(x, inputs), training=training)
-        wanted = [*inputs, *(v.value for v in variables)]
-        pairs = zip(leaves(y), leaves(cotangent), strict=True)
-        moving = [(like, c.to(like.dtype)) for like, c in pairs if like.requires_grad]
-        outputs, seeds = [like for like, _ in moving], [c for _, c in moving]
-        grads = torch.autograd.grad(outputs, wanted, seeds, materialize_grads=True)
+        frozen = [v.value for v in variables if not v.value.requires_grad]
+        for weight in frozen:
+            weight.requires_grad_(True)
+        try:
+            y = model(with_floats(x, inputs), training=training)
+            wanted = [*inputs, *(v.value for v in variables)]
+            pairs = zip(leaves(y), leaves(cotangent), strict=True)
+            moving = [(like, c.to(like.dtype)) for like, c in pairs if like.requires_grad]
+            outputs, seeds = [like for like, _ in moving], [c for _, c in moving]
+            grads = torch.autograd.grad(outputs, wanted, seeds, materialize_grads=True)
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
@@ -103,20 +110,24 @@ class Jax:
     ) -> tuple[Any, list[Any]]:
         import jax
 
-        state = [v.value for v in model.non_trainable_variables]
+        # Keras's two lists say what is trained; here the gradients of frozen ones are wanted too
+        trained, others = model.trainable_variables, model.non_trainable_variables
+        held = {id(v): v.value for v in (*trained, *others)}
 
         def output(weights: list[Any], inputs: list[Any]) -> Any:
-            values = with_floats(x, inputs)
-            return model.stateless_call(weights, state, values, training=training)
+            values = held | {id(v): w for v, w in zip(variables, weights, strict=True)}
+            lists = ([values[id(v)] for v in group] for group in (trained, others))
+            return model.stateless_call(*lists, with_floats(x, inputs), training=training)
 
-        weights = [v.value for v in model.trainable_variables]
+        weights = [v.value for v in variables]
         y, back, new = jax.vjp(output, weights, floats(x), has_aux=True)
         cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
-        for variable, value in zip(model.non_trainable_variables, new, strict=True):
-            variable.assign(value)
+        differentiated = set(map(id, variables))
+        for variable, value in zip(others, new, strict=True):
+            if id(variable) not in differentiated:
+                variable.assign(value)
         dweights, dx = back(cotangent)
-        by_variable = {id(v): g for v, g in zip(model.trainable_variables, dweights, strict=True)}
-        return dx, [by_variable[id(v)] for v in variables]
+        return dx, dweights
 
 
 ENGINES: dict[str, Any] = {"tensorflow": TensorFlow(), "torch": Torch(), "jax": Jax()}

@@ -94,6 +94,13 @@ class NumpyBackend(Backend):
         if arrays is layer.params and layer.grads[name].dtype != arrays[name].dtype:
             layer.grads[name] = np.zeros(array.shape, arrays[name].dtype)  # never touched till used
 
+    def trains(self, model: Any, variables: list[Variable]) -> list[bool]:
+        return [name not in layer.frozen for layer, _, name in variables]
+
+    def set_trains(self, model: Any, variables: list[Variable], on: list[bool]) -> None:
+        for (layer, _, name), trained in zip(variables, on, strict=True):
+            (layer.frozen.discard if trained else layer.frozen.add)(name)
+
     def sizes(self, model: Any) -> tuple[int, int]:
         trainable = sum(value.size for value, _ in model.param())
         state = (a for layer in model.layers() for a in layer.state.values())

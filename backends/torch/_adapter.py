@@ -90,6 +90,15 @@ class TorchBackend(Backend):
         with trainable():
             variable.data = from_numpy(array).to(variable)
 
+    def trains(self, model: Any, variables: list[Any]) -> list[bool]:
+        return [variable.requires_grad for variable in variables]
+
+    def set_trains(self, model: Any, variables: list[Any], on: list[bool]) -> None:
+        for variable, trained in zip(variables, on, strict=True):
+            variable.requires_grad_(trained)
+            if not trained:
+                variable.grad = None  # an optimiser would go on with it
+
     def sizes(self, model: Any) -> tuple[int, int]:
         saved = model.state_dict()
         # integers count batches, which no other framework does
@@ -173,11 +182,6 @@ class Trainer:
         self.node, self.model, self.clip_norm = node, model, clip_norm
         self.loss, self.device = loss_of(loss), device_of(model)
         self.trained = [param for param in model.parameters() if param.requires_grad]
-        if not self.trained:
-            raise ParamError(
-                "fit has nothing to train: all parameters are frozen.\n"
-                "  Set requires_grad of those that should change."
-            )
         self.native = native(optimizer, self.trained, optimizer.rate(0))
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:

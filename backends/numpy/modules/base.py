@@ -18,6 +18,7 @@ class Layer:
     def __init__(self, **params):
         self.params = {name: a for name, a in params.items() if a is not None}
         self.grads = {}
+        self.frozen = set()
         self.state = {}
         self.children = {}
         self.saved = []
@@ -39,11 +40,12 @@ class Layer:
         return list(found.values())
 
     def param(self):
-        """(value, gradient) of every parameter."""
+        """(value, gradient) of every parameter that is not frozen."""
         return [
             (array, layer.grads[name])
             for layer in self.layers()
             for name, array in layer.params.items()
+            if name not in layer.frozen
         ]
 
     def zero_grad(self):
