@@ -13,7 +13,6 @@ from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._certificate import Certificate, certify, load_certificate, verify
 from blocks._diff import diff
 from blocks._draw import Drawing, draw
-from blocks._param_diff import diff_params
 from blocks._errors import (
     BackendError,
     BlockError,
@@ -32,8 +31,6 @@ from blocks._infer import infer
 from blocks._initial import by_activation
 from blocks._lint import Lint, Lints, lint
 from blocks._listing import listing
-from blocks._models import apply, gradients, load_params, lower, params_of, source
-from blocks._param_files import load_params_file, save_params
 from blocks._models import (
     apply,
     copy_params,
@@ -45,6 +42,8 @@ from blocks._models import (
     source,
     trainable_of,
 )
+from blocks._param_diff import diff_params
+from blocks._param_files import load_params_file, save_params
 from blocks._params import count, init, select
 from blocks._parity import parity
 from blocks._spec import Node, ParamSpec, Spec
@@ -218,12 +217,11 @@ __all__ = [
     "backends",
     "by_activation",
     "certify",
-    "count",
-    "diff",
-    "draw",
     "copy_params",
     "count",
+    "diff",
     "diff_params",
+    "draw",
     "evaluate",
     "export_source",
     "fingerprint",

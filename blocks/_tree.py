@@ -99,10 +99,10 @@ def trail(block: Any, path: str, alike: bool = False) -> tuple[list[tuple[Any, s
             here = here.block
         blocks = here.parts() if isinstance(here, Combinator) else {}
         loop = isinstance(here, Combinator) and here.flow == "loop"
-        if loop:  # whose one part stands for all repetitions
-            (block,) = blocks.values()
-            shown = map(str, range(min(here.copies, SHOWN + 1)))
-            blocks = dict.fromkeys([*shown, *repetition(name, here.copies)], block)
+        if isinstance(here, Combinator) and loop:  # one part stands for all repetitions
+            (part,) = blocks.values()
+            listed = map(str, range(min(here.copies, SHOWN + 1)))
+            blocks = dict.fromkeys([*listed, *repetition(name, here.copies)], part)
         if loop and alike and name in blocks:
             raise FieldError(
                 f"{type(here).__name__} {place(reached)} has one block for all repetitions, so "
@@ -119,7 +119,8 @@ def trail(block: Any, path: str, alike: bool = False) -> tuple[list[tuple[Any, s
 
 def repetition(name: str, times: int) -> list[str]:
     """The name itself, if it is that of a repetition."""
-    return [name] if name.isdecimal() and str(int(name)) == name and int(name) < times else []
+    short = name.isdecimal() and len(name) <= len(str(times))
+    return [name] if short and str(int(name)) == name and int(name) < times else []
 
 
 def opened(block: Block) -> Block:

@@ -25,7 +25,7 @@ from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
 from backends.keras._train import Training, exact, loss_of, native
-from blocks._errors import ParamError, UnsupportedError
+from blocks._errors import UnsupportedError
 from blocks._spec import Node, Spec, aligned, array_dtype, is_float, leaves, map_value
 from blocks._stack import call_deep, run
 from blocks.custom import Custom

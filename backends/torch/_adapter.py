@@ -20,7 +20,6 @@ from backends._rules import Binding, Program
 from backends.torch import modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, loss_of, native
-from blocks._errors import ParamError
 from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value
 
 
