@@ -54,6 +54,8 @@ class Backend:
         name: the backend's name.
         layout: the memory layout in which its spatial layers work; None for the program's own.
         rules: the rule table.
+        weights: the module that reads what the framework's users saved (`backends/_weights`), if
+            there is one.
         helpers: modules with the small public classes that its rules use beside the framework's,
             those that others need first.
         imports: each name that listings may use, to the line that imports it.
@@ -65,6 +67,7 @@ class Backend:
     name: ClassVar[str]
     layout: ClassVar[str | None]
     rules: ClassVar[Rules]
+    weights: ClassVar[ModuleType | None] = None
     helpers: ClassVar[tuple[ModuleType, ...]] = ()
     imports: ClassVar[dict[str, str]]
     setup: ClassVar[dict[str, str]] = {}

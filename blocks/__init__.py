@@ -27,6 +27,7 @@ from blocks._evaluate import accuracy, evaluate
 from blocks._export import export_source
 from blocks._files import fingerprint, from_json, load, save, to_json
 from blocks._fold import fold_batchnorm
+from blocks._foreign import WeightMap, Weights, import_params, match_weights, read_weights
 from blocks._infer import infer
 from blocks._initial import by_activation
 from blocks._lint import Lint, Lints, lint
@@ -209,6 +210,8 @@ __all__ = [
     "Upsample",
     "VAELoss",
     "Validation",
+    "WeightMap",
+    "Weights",
     "accuracy",
     "activations",
     "apply",
@@ -229,6 +232,7 @@ __all__ = [
     "fold_batchnorm",
     "from_json",
     "gradients",
+    "import_params",
     "infer",
     "init",
     "initializers",
@@ -239,10 +243,12 @@ __all__ = [
     "load_params",
     "load_params_file",
     "lower",
+    "match_weights",
     "output_size",
     "params_of",
     "parity",
     "replace",
+    "read_weights",
     "save",
     "save_params",
     "select",

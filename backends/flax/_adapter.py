@@ -19,7 +19,7 @@ from backends._backend import Backend, Record
 from backends._expression import Name, call, evaluate, optional
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
-from backends.flax import modules, ops
+from backends.flax import _weights, modules, ops
 from backends.flax._common import module, rule
 from backends.flax._record import record
 from backends.flax._train import clipped, loss_of, native
@@ -36,6 +36,8 @@ class FlaxBackend(Backend):
     layout = "channels_last"
     rules = rule
     packages: ClassVar = ("jax", "jaxlib", "flax", "optax")
+
+    weights = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

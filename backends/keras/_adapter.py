@@ -20,7 +20,7 @@ from backends._backend import Backend, Place, Record
 from backends._expression import call, evaluate, literal, optional, render
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
-from backends.keras import modules, ops
+from backends.keras import _weights, modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
@@ -38,6 +38,8 @@ class KerasBackend(Backend):
     layout = "channels_last"
     rules = rule
     packages: ClassVar = ("keras",)
+
+    weights = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

@@ -17,7 +17,7 @@ from backends._backend import Backend, Record
 from backends._expression import Name, call, optional
 from backends._loading import TORCH, dotted, example, indented, native_array
 from backends._rules import Binding, Program
-from backends.torch import modules, ops
+from backends.torch import _weights, modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, loss_of, native
 from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value
@@ -30,6 +30,8 @@ class TorchBackend(Backend):
     layout = "channels_first"
     rules = rule
     packages: ClassVar = ("torch",)
+
+    weights = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
