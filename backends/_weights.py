@@ -1,4 +1,4 @@
-"""How a framework's users keep the parameters of a block: what the rules say, as forms of layers."""
+"""How a framework's users keep the parameters of a block: the rules' binds as forms of layers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Where the order of a flattened image matters to parameters, and how to change it.
 
 A vector that was an image has its numbers in the order of the layout that it was flattened in. What
-takes such a vector has rows in that order, and what makes a vector that becomes an image has columns
-in it.
+takes such a vector has rows in that order, and what makes a vector that becomes an image has
+columns in it.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class WeightMap:
             ("left over, nothing takes it", pairs(self.left_over)),
             ("missing, nothing gives it", pairs(self.missing)),
             ("wrong", self.wrong),
-            ("ignored, no parameter", pairs(self.ignored)),
+            ("ignored, no parameter", by_reason(self.ignored)),
             ("notes", (*self.weights.notes, *self.notes)),
         ):
             if lines:
@@ -189,7 +189,19 @@ class WeightMap:
     def __repr__(self) -> str:
         from blocks._console import as_text
 
-        return as_text(self)
+        return as_text(self, width=160)
+
+
+def place_of(home: str) -> str:
+    return repr(home) if home else "the network"
+
+
+def by_reason(lines: Mapping[str, str]) -> list[str]:
+    """Names with one reason in one line."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in lines.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"{reason}: {', '.join(names)}" for reason, names in reasons.items()]
 
 
 def pairs(lines: Mapping[str, str]) -> list[str]:
@@ -456,7 +468,7 @@ class Matching:
     # By structure
 
     def by_structure(self, taken: set[str]) -> None:
-        done = {path for path in self.found}
+        done = set(self.found)
         homes = {
             home: forms
             for home, forms in self.forms.items()
@@ -482,7 +494,8 @@ class Matching:
         try:
             found = form.read(arrays)
         except UnfitError as error:
-            self.wrong.append(f"{unit.prefix} as {home or 'the network'}: {error}")
+            prefix = self.weights.separator.join(unit.prefix)
+            self.wrong.append(f"{prefix or 'all of it'} as {place_of(home)}: {error}")
             found = {}
         for param, (inner, how) in form.sources.items():
             path = join(home, param)

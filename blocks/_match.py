@@ -2,9 +2,9 @@
 
 The leaves of a network stand in an order that is fixed along a chain; the branches of a fork may
 have been defined in any order. Foreign layers ("units") stand in containers, may be numbered, and
-may come in the order of their definition. The search walks the leaves in the orders that the network
-allows, and gives each a unit of the same names and shapes, under constraints that are relaxed step
-by step. A step that finds one solution ends the search, and one that finds two refuses it.
+may come in the order of their definition. The search walks the leaves in the orders that the
+network allows, and gives each a unit of the same names and shapes, under constraints that are relaxed
+step by step. A step that finds one solution ends the search, and one that finds two refuses it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 from blocks._block import Combinator
@@ -145,8 +145,8 @@ def match(
             if len(found) == 1:
                 return Result([search.pair(i, u) for i, u in enumerate(found[0])])
             if len(found) > 1:
-                return Result(wrong=[search.ambiguous(found, sep)])
-    return search.partial(sep)
+                return Result(search.agreed(found), [search.ambiguous(found, sep)])
+    return search.partial()
 
 
 def structure(node: Node, forms: Mapping[str, list[Any]]) -> Chain:
@@ -371,7 +371,7 @@ class Search:
             here, there, parent = parting(path, self.leaves[j].path.split("/"))
             if "/".join(parent) in self.forks:
                 mine, other, _ = parting(list(prefix), list(self.units[v].prefix))
-                if here != there and (mine, other) == (there, here):
+                if exchanged((here, there), (mine, other)):
                     return False
         return True
 
@@ -395,61 +395,89 @@ class Search:
         lines += [*more, f"    State it: rename={{{name!r}: {self.leaves[one].path!r}}}."]
         return "names, order and shapes allow more than one mapping:\n" + "\n".join(lines)
 
-    def partial(self, sep: str) -> Result:
-        """What fits nevertheless, and what has another shape."""
-        result = Result()
-        order = range(len(self.units))
-        own = [
-            min(map(self.signature_of, self.forms[leaf.home]), default="") for leaf in self.leaves
+    def agreed(self, found: list[tuple[int, ...]]) -> list[tuple[str, Unit, Any]]:
+        """The pairs that are in all solutions."""
+        return [
+            self.pair(i, us[0]) for i, us in enumerate(zip(*found, strict=True)) if us[1:] == us[:1]
         ]
-        have = [self.signature_of(unit) for unit in self.units]
-        free_leaves, free_units = set(range(len(self.leaves))), set(order)
 
-        def paired(mine: list[Any], theirs: list[Any], take: Any) -> None:
-            i_free = [i for i in range(len(self.leaves)) if i in free_leaves]
-            u_free = [u for u in order if u in free_units]
-            matcher = SequenceMatcher(
-                None, [mine[i] for i in i_free], [theirs[u] for u in u_free], autojunk=False
-            )
-            for a, b, size in matcher.get_matching_blocks():
-                for k in range(size):
-                    take(i_free[a + k], u_free[b + k])
-
-        def fitting(i: int, u: int) -> None:
-            if u in self.fits[i]:
-                free_leaves.discard(i)
-                free_units.discard(u)
-                result.pairs.append(self.pair(i, u))
-
-        def misshapen(i: int, u: int) -> None:
-            leaf, unit = self.leaves[i], self.units[u]
-            form = next(f for f in self.forms[leaf.home] if f.shapes.keys() == unit.shapes.keys())
-            for param, (inner, _) in form.sources.items():
-                for name in inner:
-                    if form.shapes[name] != unit.shapes[name]:
-                        result.wrong.append(
-                            f"{unit.names[name]} has shape {unit.shapes[name]}, but "
-                            f"{join(leaf.home, param)} needs {form.shapes[name]} there."
-                        )
-
-        paired(own, have, fitting)
-        free = sorted(free_leaves)
-        for i in free:  # what is out of order, but can be nothing else
-            mine = [u for u in self.fits[i] if u in free_units]
-            if len(mine) == 1 and not any(mine[0] in self.fits[j] for j in free_leaves - {i}):
-                fitting(i, mine[0])
-        paired([s[0] for s in own], [s[0] for s in have], misshapen)
-        if not free_leaves and not free_units and not result.wrong:
+    def partial(self) -> Result:
+        """What fits nevertheless, and what stands at its place with another shape."""
+        own = [self.signature_of(self.forms[leaf.home]) for leaf in self.leaves]
+        have = [self.signature_of([unit]) for unit in self.units]
+        turned = [self.index[leaf.path] for leaf in leaves_of(turned_around(self.tree))]
+        ways = [list(range(len(self.leaves))), turned]
+        order, anchors = max(
+            ((way, anchored([own[i] for i in way], have)) for way in ways),
+            key=lambda found: len(found[1]),
+        )
+        result = Result(pairs=[self.pair(order[a], b) for a, b in anchors])
+        free_own = set(order) - {order[a] for a, _ in anchors}
+        free = set(range(len(self.units))) - {b for _, b in anchors}
+        for i in sorted(free_own):  # what is out of order, but can be nothing else
+            mine = [u for u in self.fits[i] if u in free]
+            rivals = [j for j in free_own if j != i and set(mine) & set(self.fits[j])]
+            if len(mine) == 1 and not rivals:
+                free_own.discard(i)
+                free.discard(mine[0])
+                result.pairs.append(self.pair(i, mine[0]))
+        ends = [(-1, -1), *anchors, (len(order), len(self.units))]
+        for (a, b), (a_next, b_next) in pairwise(ends):
+            mine = [i for i in order[a + 1 : a_next] if i in free_own]
+            theirs = [u for u in range(b + 1, b_next) if u in free]
+            kinds = [own[i][0] for i in mine], [have[u][0] for u in theirs]
+            for k, m in anchored(*kinds):
+                result.wrong += self.misshapen(self.leaves[mine[k]], self.units[theirs[m]])
+        if not free_own and not free and not result.wrong:
             result.wrong.append(
                 "the layers fit one by one, but in no order that the network, the containers and "
                 "the numbers of the weights allow.\n    State some with rename=."
             )
         return result
 
+    def misshapen(self, leaf: Leaf, unit: Unit) -> list[str]:
+        """Where a unit has other shapes than a leaf."""
+        forms = self.forms[leaf.home]
+        form = next((f for f in forms if f.shapes.keys() == unit.shapes.keys()), None)
+        if form is None:
+            return []
+        wrong = {}
+        for param, (inner, _) in form.sources.items():
+            for name in inner:
+                if form.shapes[name] != unit.shapes[name]:
+                    wrong[name] = (
+                        f"{unit.names[name]} has shape {unit.shapes[name]}, but "
+                        f"{join(leaf.home, param)} needs {form.shapes[name]} there."
+                    )
+        return list(wrong.values())
+
     @staticmethod
-    def signature_of(held: Any) -> tuple[Any, Any]:
-        names = sorted(held.shapes)
-        return tuple(names), tuple(held.shapes[name] for name in names)
+    def signature_of(held: list[Any]) -> tuple[Any, Any]:
+        """Names and shapes: of a unit, or of the first form of a leaf."""
+        if not held:
+            return (), ()
+        names = sorted(held[0].shapes)
+        return tuple(names), tuple(held[0].shapes[name] for name in names)
+
+
+def anchored(one: list[Any], other: list[Any]) -> list[tuple[int, int]]:
+    """Pairs of places with equal members, in the order of both."""
+    blocks = SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    return [(a + k, b + k) for a, b, size in blocks for k in range(size)]
+
+
+def turned_around(item: Any) -> Any:
+    """The structure with all forks in the opposite order."""
+
+    def turned(item: Any) -> Generator[Any, Any, Any]:
+        if isinstance(item, Leaf):
+            return item
+        items = []
+        for inner in item.items:
+            items.append((yield turned(inner)))
+        return replace(item, items=tuple(items[::-1] if isinstance(item, Fork) else items))
+
+    return run(turned(item))
 
 
 def linked(pairs: Any) -> Iterator[tuple[int, int]]:
@@ -487,6 +515,16 @@ def parting(one: list[str], other: list[str]) -> tuple[str, str, list[str]]:
         if a != b:
             return a, b, one[:k]
     return "", "", one
+
+
+def exchanged(own: tuple[str, str], foreign: tuple[str, str]) -> bool:
+    """Whether the names of two branches say that they are the other one each."""
+    if own == foreign[::-1]:
+        return own[0] != own[1]
+    (stem, first), (other, second) = map(numbered, foreign)
+    if stem != other or not all(name.isdigit() for name in own):
+        return False
+    return (int(own[0]) < int(own[1])) != (first < second)
 
 
 def containers(units: list[Unit]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Weights that somebody else trained: a ResNet-18 in plain torch becomes the same network in blocks.
+"""Weights that somebody else trained: from a ResNet-18 in plain torch to the same in blocks.
 
 The torch half is written as torch's users write it, and knows nothing of blocks. Its state_dict is
 matched by structure and shape; the mapping is printed before it is used.
@@ -54,7 +54,7 @@ def block(width: int, stride: int, project: bool) -> bl.Block:
 net = resnet18()
 
 
-def plain_torch(classes: int = CLASSES, widths: tuple[int, ...] = WIDTHS):  # noqa: ANN201
+def plain_torch(classes: int = CLASSES, widths: tuple[int, ...] = WIDTHS):
     """The same in torch, without blocks."""
     import torch
     from torch import nn
@@ -103,7 +103,7 @@ def plain_torch(classes: int = CLASSES, widths: tuple[int, ...] = WIDTHS):  # no
     return ResNet()
 
 
-def trained(model):  # noqa: ANN001, ANN201
+def trained(model):
     """Numbers that a training could have left: running statistics and norms off their defaults."""
     import torch
 

@@ -306,8 +306,8 @@ def one_bias(name: str, array: np.ndarray) -> np.ndarray:
     """The sum of the two biases of a GRU in Keras."""
     if array.ndim == 1:
         raise UnfitError(
-            f"{name} is one bias, so that GRU has reset_after=False: its reset gate acts before the "
-            "product with the recurrent kernel, and here it acts after it."
+            f"{name} is one bias, so that GRU has reset_after=False: its reset gate acts before "
+            "the product with the recurrent kernel, and here it acts after it."
         )
     check_hidden(name, np.split(array[1], 3)[2])
     return added(array[0], array[1])

@@ -94,7 +94,7 @@ def read_pickle(path: Path) -> Any:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise FileError(
             f"{path} cannot be read as weights of torch: {reason}\n"
-            "  Only tensors are read, never code. If it holds a whole module, save its state_dict()."
+            "  Only tensors are read, never code; of a whole module, save its state_dict()."
         ) from None
 
 
