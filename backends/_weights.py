@@ -39,7 +39,8 @@ def own_form(node: Node, found: Mapping[str, Bind], name: Callable[[str], str]) 
         name: from an attribute to the name in a file.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    sources, part_of = {}, {}
+    sources: dict[str, tuple[tuple[str, ...], str]] = {}
+    part_of: dict[str, tuple[str, Bind]] = {}
     for param, bind in found.items():
         inner, shape = name(bind.attribute), native_shape(bind, node.params[param])
         if inner in shapes:

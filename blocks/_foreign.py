@@ -3,7 +3,7 @@
 A model of somebody else has other names, other containers and another order. What it has in common
 with a network is its structure: which arrays of which shapes belong to one layer, which layers are
 together in a container, how they are numbered, in which order they were defined. The mapping is
-found from that, shown, and refused as a whole if anything is left over or could be read in two ways.
+found from that, shown, and refused as a whole if anything is left over or is not certain.
 """
 
 from __future__ import annotations
@@ -327,8 +327,8 @@ def import_params(
         ParamError: with the whole report, if anything is left over, missing, of another shape, or
             could be read in two ways; then nothing is imported.
     """
-    options = {"framework": framework, "rename": rename, "flattened": flattened}
-    return match_weights(node, source, **options).params()
+    found = match_weights(node, source, framework=framework, rename=rename, flattened=flattened)
+    return found.params()
 
 
 class Matching:

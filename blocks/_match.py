@@ -3,8 +3,8 @@
 The leaves of a network stand in an order that is fixed along a chain; the branches of a fork may
 have been defined in any order. Foreign layers ("units") stand in containers, may be numbered, and
 may come in the order of their definition. The search walks the leaves in the orders that the
-network allows, and gives each a unit of the same names and shapes, under constraints that are relaxed
-step by step. A step that finds one solution ends the search, and one that finds two refuses it.
+network allows, and gives each a unit of the same names and shapes, under constraints that are
+relaxed step by step. A step that finds one solution ends the search; one that finds two refuses it.
 """
 
 from __future__ import annotations
@@ -87,25 +87,24 @@ class Rules:
     deep: bool = False
 
 
-# From the most evidence to the least; those of one line must agree.
-ORDERED = (
-    (Rules(strict=True, whole=True),),
-    (Rules(strict=True),),
-    (Rules(whole=True),),
-    (Rules(),),
-    (Rules(strict=True, numbered=False, named=False),),
-    (Rules(numbered=False, named=False),),
-)
-UNORDERED = (
-    (Rules(whole=True),),
-    (Rules(),),
-    (Rules(numbered=False, named=False),),
-)
-SORTED = (
-    (Rules(whole=True), Rules(whole=True, deep=True)),
-    (Rules(), Rules(deep=True)),
-    (Rules(numbered=False, named=False),),
-)
+# From the most evidence to the least, by what the order of a file is: that of the definitions,
+# none, or none but in the numbers of Keras, which sorts layers. The rules of one line must agree.
+LINES: dict[str, tuple[tuple[Rules, ...], ...]] = {
+    "defined": (
+        (Rules(strict=True, whole=True),),
+        (Rules(strict=True),),
+        (Rules(whole=True),),
+        (Rules(),),
+        (Rules(strict=True, numbered=False, named=False),),
+        (Rules(numbered=False, named=False),),
+    ),
+    "free": ((Rules(whole=True),), (Rules(),), (Rules(numbered=False, named=False),)),
+    "sorted": (
+        (Rules(whole=True), Rules(whole=True, deep=True)),
+        (Rules(), Rules(deep=True)),
+        (Rules(numbered=False, named=False),),
+    ),
+}
 
 
 def match(
@@ -135,9 +134,8 @@ def match(
         tree = without_again(tree)
     search = Search(node, tree, tried, forms, units, pins)
     if search.possible():
-        lines = ORDERED if weights.ordered else UNORDERED
-        if weights.framework == "keras" and not weights.ordered:
-            lines = SORTED
+        kind = "sorted" if weights.framework == "keras" else "free"
+        lines = LINES["defined" if weights.ordered else kind]
         for line in lines:
             found = search.all(line)
             if found is None:
@@ -371,7 +369,7 @@ class Search:
             here, there, parent = parting(path, self.leaves[j].path.split("/"))
             if "/".join(parent) in self.forks:
                 mine, other, _ = parting(list(prefix), list(self.units[v].prefix))
-                if exchanged((here, there), (mine, other)):
+                if here != there and (mine, other) == (there, here):
                     return False
         return True
 
@@ -515,16 +513,6 @@ def parting(one: list[str], other: list[str]) -> tuple[str, str, list[str]]:
         if a != b:
             return a, b, one[:k]
     return "", "", one
-
-
-def exchanged(own: tuple[str, str], foreign: tuple[str, str]) -> bool:
-    """Whether the names of two branches say that they are the other one each."""
-    if own == foreign[::-1]:
-        return own[0] != own[1]
-    (stem, first), (other, second) = map(numbered, foreign)
-    if stem != other or not all(name.isdigit() for name in own):
-        return False
-    return (int(own[0]) < int(own[1])) != (first < second)
 
 
 def containers(units: list[Unit]) -> list[list[int]]:

@@ -38,6 +38,8 @@ class FlaxBackend(Backend):
     packages: ClassVar = ("jax", "jaxlib", "flax", "optax")
 
     weights = _weights
+
+    weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

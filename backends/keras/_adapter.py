@@ -40,6 +40,8 @@ class KerasBackend(Backend):
     packages: ClassVar = ("keras",)
 
     weights = _weights
+
+    weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",

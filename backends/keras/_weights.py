@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import json
+import math
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -26,6 +29,7 @@ from backends._weights import (
     single,
     stripped,
 )
+from backends.keras import _h5
 from backends.keras._common import layer_name, rule
 from backends.keras.recurrent import z_first
 from blocks._arrays import readable
@@ -38,7 +42,8 @@ from blocks.value import Constant, Parameter
 
 H5 = "model.weights.h5"
 GROWTH = 64  # how much larger than its file what is read may be
-DEPTH = 64  # of groups in groups
+SECONDS = 60  # that reading may take
+SPEED = 10_000_000  # bytes a second, at least
 SKIPPED = {
     "optimizer": "belongs to the optimiser",
     "_optimizer": "belongs to the optimiser",
@@ -69,9 +74,12 @@ def read_weights(source: Any) -> Weights:
         with readable(path), open(path, "rb") as file:
             if path.suffix == ".keras":
                 notes.append("the configuration in the file is not looked at")
-                arrays, aliases = read_h5(io.BytesIO(unzipped(path, file)), path)
+                with tempfile.NamedTemporaryFile(suffix=".h5") as inside:
+                    inside.write(unzipped(path, file))
+                    inside.flush()
+                    arrays, aliases = read_h5(Path(inside.name), path)
             else:
-                arrays, aliases = read_h5(file, path)
+                arrays, aliases = read_h5(path, path)
     ignored = {name: why for name in arrays if (why := reason(name))}
     kept = {name: array for name, array in arrays.items() if name not in ignored}
     kept = {name: kept[name] for name in sorted(kept, key=natural)}
@@ -106,66 +114,38 @@ def unzipped(path: Path, file: BinaryIO) -> bytes:
     return data
 
 
-def read_h5(file: Any, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All arrays by their path, and the name that Keras gave to the layer at a path."""
-    import h5py
+def read_h5(file: Path, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All arrays by their path, and the name that Keras gave to the layer at a path.
 
+    Args:
+        file: what to read.
+        path: what it is called in messages.
+    """
+    size = file.stat().st_size
+    command = [sys.executable, "-P", _h5.__file__, str(file), str(GROWTH * size)]
     try:
-        file.seek(0, io.SEEK_END)
-        limit = GROWTH * file.tell()
-        file.seek(0)
-        with h5py.File(file, "r") as held:
-            return Reader(h5py, path, limit).read(held)
-    except FileError:
-        raise
-    except Exception as error:  # a damaged file ends in errors of many kinds
-        raise FileError(f"{path} is no HDF5 file of Keras: {error}.") from None
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS + size // SPEED)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise FileError(f"{path} is a damaged HDF5 file: reading it does not end.") from None
+    if done.returncode == 3:
+        raise FileError(f"{path} {done.stderr.decode(errors='replace')}.")
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise FileError(f"{path} cannot be read by h5py: {reason or 'it crashed'}.")
+    line, _, data = done.stdout.partition(b"\n")
+    head, arrays, start = json.loads(line), {}, 0
+    for held in head["arrays"]:
+        dtype, shape = np.dtype(held["dtype"]), held["shape"]
+        array = np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
+        start += array.nbytes
+        arrays[held["name"]] = as_bfloat16(array) if held["bfloat16"] else array
+    return arrays, head["names"]
 
 
-class Reader:
-    """Walks through a file: no links to elsewhere, and no more than its size allows."""
-
-    def __init__(self, h5py: Any, path: Path, limit: int):
-        self.h5py, self.path, self.limit = h5py, path, limit
-        self.arrays: dict[str, np.ndarray] = {}
-        self.aliases: dict[str, str] = {}
-
-    def read(self, held: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        stack = [("", held, frozenset())]
-        while stack:
-            name, group, above = stack.pop()
-            address = self.h5py.h5o.get_info(group.id).addr
-            if address in above or len(above) > DEPTH:
-                raise FileError(f"{self.path} has groups that hold themselves, at {name!r}.")
-            for key in group:
-                inner = f"{name}/{key}" if name else key
-                if not isinstance(group.get(key, getlink=True), self.h5py.HardLink):
-                    raise FileError(f"{self.path} has a link to elsewhere, at {inner!r}.")
-                item = group[key]
-                if isinstance(item, self.h5py.Group):
-                    self.alias(inner, item)
-                    stack.append((inner, item, above | {address}))
-                elif isinstance(item, self.h5py.Dataset):
-                    self.arrays[inner] = self.array(inner, item)
-        return self.arrays, self.aliases
-
-    def alias(self, name: str, group: Any) -> None:
-        given = group.attrs.get("name")
-        if name.endswith("/vars") and isinstance(given, str):
-            self.aliases[name.removesuffix("/vars")] = given
-
-    def array(self, name: str, data: Any) -> np.ndarray:
-        if data.external or data.is_virtual:
-            raise FileError(f"{self.path} keeps {name!r} in another file.")
-        if data.shape is None or data.dtype.kind not in "biufV" or data.dtype.fields:
-            raise FileError(f"{self.path} has no numbers at {name!r}, but {data.dtype}.")
-        self.limit -= data.nbytes
-        if self.limit < 0:
-            raise FileError(f"{self.path} holds more than {GROWTH} times its own size.")
-        array = data[()]
-        if data.attrs.get("dtype") == "bfloat16":
-            array = np.asarray(array).view(array_dtype("bfloat16"))
-        return np.asarray(array)
+def as_bfloat16(array: np.ndarray) -> np.ndarray:
+    """What Keras marks as bfloat16: the bits, or the numbers in more."""
+    half = array_dtype("bfloat16")
+    return array.view(half) if array.dtype == np.uint16 else array.astype(half)
 
 
 def unique(aliases: dict[str, str]) -> dict[str, str]:
@@ -199,7 +179,8 @@ def own_names(bindings: tuple[Binding, ...]) -> dict[tuple[str, str], str]:
         layers.setdefault(layer_name(b.path.rpartition("/")[0]) + suffix, []).append(b)
     names = {}
     for layer, held in layers.items():
-        inner = numbered(b.attribute.rpartition(":")[2] for b in held)
+        trained_first = sorted(held, key=lambda b: not b.spec.trainable)
+        inner = numbered(b.attribute.rpartition(":")[2] for b in trained_first)
         for b in held:
             own = inner[b.attribute.rpartition(":")[2]]
             names[b.place] = f"{layer}/{public(own)}"
@@ -248,7 +229,8 @@ def forms(node: Node) -> list[Form]:
         return []
     if isinstance(node.form, GRU):
         return gru(node)
-    names = numbered(bind.attribute for bind in found.values())
+    trained_first = sorted(found, key=lambda name: not node.params[name].trainable)
+    names = numbered(found[name].attribute for name in trained_first)
     form = own_form(node, found, names.__getitem__)
     every = [form, renamed(form, public), stripped(form, "/")]
     if isinstance(node.form, (Parameter, Constant)):

@@ -32,6 +32,8 @@ class TorchBackend(Backend):
     packages: ClassVar = ("torch",)
 
     weights = _weights
+
+    weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
         "math": "import math",
