@@ -42,7 +42,7 @@ from blocks.value import Constant, Parameter
 
 H5 = "model.weights.h5"
 GROWTH = 64  # how much larger than its file what is read may be
-SECONDS = 60  # that reading may take
+SECONDS = 20  # that reading may take
 SPEED = 10_000_000  # bytes a second, at least
 SKIPPED = {
     "optimizer": "belongs to the optimiser",
