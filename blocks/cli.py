@@ -1,4 +1,4 @@
-"""The command line: `isoblocks demo|summary|source|parity`."""
+"""The command line: `isoblocks demo|summary|source|parity|import`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from blocks._spec import FLOATS, LAYOUTS, Node
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 if backends disagree, 2 for a mistake."""
+    """Run a command.
+
+    Returns the exit status: 0, 1 if backends disagree or weights do not fit, 2 for a mistake.
+    """
     options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -81,6 +84,15 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=run_parity)
 
+    command = network_command(commands, "import", "read weights that torch, Keras or Flax saved")
+    command.add_argument("weights", metavar="WEIGHTS", help="such as resnet.pth or net.keras")
+    command.add_argument("-o", "--output", metavar="OUT.safetensors", help="parameters to write")
+    command.add_argument("--framework", choices=("torch", "keras", "flax"))
+    command.add_argument(
+        "--rename", action="append", default=[], metavar="NAME=PATH", help="which layer is which"
+    )
+    command.add_argument("--flattened", choices=LAYOUTS, help="how the other model flattens")
+    command.set_defaults(run=run_import)
     return top
 
 
@@ -183,6 +195,26 @@ def run_verify(options: Any) -> int:
     with console.status("measuring again"):
         found = verify(certificate)
     console.print(found)
+    return 0 if found else 1
+
+
+def run_import(options: Any) -> int:
+    from blocks._foreign import match_weights
+    from blocks._param_files import save_params
+
+    pairs = [text.rpartition("=") for text in options.rename]
+    if not all(name for name, _, _ in pairs):
+        raise FieldError(f"--rename must be NAME=PATH, got {options.rename!r}.")
+    found = match_weights(
+        node_of(options),
+        options.weights,
+        framework=options.framework,
+        rename={name: path for name, _, path in pairs},
+        flattened=options.flattened,
+    )
+    Console().print(found)
+    if found and options.output:
+        save_params(found.params(), options.output)
     return 0 if found else 1
 
 
