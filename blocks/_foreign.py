@@ -218,8 +218,7 @@ def read_weights(source: Any, *, framework: str | None = None) -> Weights:
 
     Args:
         source: the path or the model.
-        framework: "torch", "keras" or "flax", where the ending or the type does not tell. A
-            .safetensors file is one of torch if left out.
+        framework: "torch", "keras" or "flax", where the ending or the type does not tell.
 
     Raises:
         FileError: if it cannot be read, is no such file, or holds what is no array of numbers.

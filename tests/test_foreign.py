@@ -466,8 +466,6 @@ def test_a_functional_model_of_keras_with_ways_around(keras, tmp_path):
     model = keras.Model(inputs, top(layers.GlobalAveragePooling2D()(x)))
     kinds = (4, True), (4, False), (6, True)
     blocks = [bl.ResidualBlock(f, project=p, norm=NORM) for f, p in kinds]
-        bl.ResidualBlock(f, project=p, norm=NORM) for f, p in ((4, True), (4, False), (6, True))
-    ]
     net = bl.Sequential(*blocks, bl.GlobalAvgPool(), bl.MLP(3, hidden=(5,)))
     same_in_keras(keras, set_random(keras, model), net, (9, 7, 3), tmp_path)
 
