@@ -36,9 +36,6 @@ class FlaxBackend(Backend):
     layout = "channels_last"
     rules = rule
     packages: ClassVar = ("jax", "jaxlib", "flax", "optax")
-
-    weights = _weights
-
     weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {

@@ -38,9 +38,6 @@ class KerasBackend(Backend):
     layout = "channels_last"
     rules = rule
     packages: ClassVar = ("keras",)
-
-    weights = _weights
-
     weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {

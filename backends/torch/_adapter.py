@@ -30,9 +30,6 @@ class TorchBackend(Backend):
     layout = "channels_first"
     rules = rule
     packages: ClassVar = ("torch",)
-
-    weights = _weights
-
     weights: ClassVar = _weights
     helpers: ClassVar = (modules, ops)
     imports: ClassVar = {
