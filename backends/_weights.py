@@ -54,7 +54,7 @@ def own_form(node: Node, found: Mapping[str, Bind], name: Callable[[str], str]) 
         canonical = {}
         for param, (inner, bind) in part_of.items():
             array = arrays[inner]
-            mine = array if bind.part is None else array[bind.part(array)]
+            mine = array if bind.part is None else bind.part.of(array)
             canonical[param] = bind.transform.to_canonical(mine, node.params[param].shape)
         return canonical
 

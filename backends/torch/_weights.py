@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends._rules import Bind, Binding, out_first
+from backends._rules import Bind, Binding
+from backends._transforms import out_first
 from backends._weights import (
     Arrays,
     added,
