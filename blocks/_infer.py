@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from blocks._block import Block, Combinator, Wiring
-from blocks._errors import FieldError, ShapeError, did_you_mean, place, shown
+from blocks._errors import BlockError, FieldError, ShapeError, did_you_mean, place, shown
 from blocks._extent import bounded, bounded_param, check_extent
 from blocks._fields import as_index
 from blocks._spec import (
@@ -33,6 +33,7 @@ from blocks._spec import (
     shapes,
 )
 from blocks.combine import Shared
+from blocks.custom import Custom
 from blocks.initializers import Array, as_init
 
 Run = TypeVar("Run", bound="Inference")
@@ -111,6 +112,13 @@ def typed_param(name: str, spec: ParamSpec, dtype: str) -> ParamSpec:
     except FieldError as error:
         raise ShapeError(f"cannot draw its {name}: {error}") from None
     return bounded_param(name, replace(spec, init=init, dtype=dtype))
+
+
+def code_failed(error: Exception) -> ShapeError:
+    """The error of a block whose own code cannot take its input."""
+    made = ShapeError(f"cannot take its input: its code raised {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
 
 
 class Wanted(Exception):
@@ -209,6 +217,12 @@ class Inference:
                 node = frame.node(stop.value, resolved=resolved, **self.dtypes)
             except ShapeError as error:
                 node = self.failed(self.explain(error, stack[-1]), stack[-1])
+            except (BlockError, Wanted):
+                raise
+            except Exception as error:
+                if not isinstance(frame.form, Custom):
+                    raise
+                node = self.failed(self.explain(code_failed(error), stack[-1]), stack[-1])
             self.note_origin(node)
             stack.pop()
             if not stack:
@@ -218,7 +232,7 @@ class Inference:
 
     def failed(self, error: ShapeError, frame: Frame) -> Node:
         """What to go on with after an error; `infer` stops at the first."""
-        raise error from None
+        raise error from error.__cause__
 
     def enter(self, block: Block, name: str, path: str, home: str, x: ValueSpec) -> Frame:
         form, shared = block, ""

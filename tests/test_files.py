@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -199,3 +200,71 @@ def test_nodes_come_back(name):
 def test_a_network_without_its_input_is_no_node():
     with pytest.raises(bl.FileError, match="a network without its input: no node"):
         node_from_json(bl.to_json(bl.Dense(3)))
+
+
+class Outer:
+    class Swish(bl.Custom):
+        slope: float = 1.0
+
+        def forward(self, ops, x):
+            return x * ops.exp(-x)
+
+
+def test_classes_of_ones_own_by_import_name():
+    """As a class, by name, by a name of the caller's for one that has moved."""
+    swish = Outer.Swish(0.5)
+    text, name = bl.to_json(bl.Sequential(swish)), f"{__name__}:Outer.Swish"
+    assert f'"type": "{name}"' in text
+    for custom in ([Outer.Swish], (Outer.Swish,), [name], {name: Outer.Swish}, {name: name}):
+        assert bl.from_json(text, custom=custom)[0] == swish
+    moved = text.replace(name, "gone.away:Swish")
+    assert bl.from_json(moved, custom={"gone.away:Swish": Outer.Swish})[0] == swish
+    with pytest.raises(bl.FileError, match=r"write custom=\['gone.away:Swish'\]; if the class is"):
+        bl.from_json(moved, custom=[Outer.Swish])
+
+
+def test_a_local_class_is_given_as_a_class():
+    class Local(bl.Custom):
+        def forward(self, ops, x):
+            return x
+
+    text = bl.to_json(Local())
+    assert bl.from_json(text, custom=[Local]) == Local()
+    with pytest.raises(bl.FileError, match=r"Write custom={'.*<locals>.Local': Local}, with the"):
+        bl.from_json(text)
+
+
+def test_a_file_imports_nothing(tmp_path, monkeypatch):
+    (tmp_path / "tempting.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = file_of(type="tempting:Block")
+    for custom in ((), [Outer.Swish], [f"{__name__}:Outer.Swish"]):
+        with pytest.raises(bl.FileError, match="which is not allowed here"):
+            bl.from_json(text, custom=custom)
+    assert "tempting" not in sys.modules
+
+
+NO_CLASSES = {
+    "custom is a list of classes": [Outer.Swish, "a:B", 3],
+    "names such as 'package.module:Class'": [["Swish"], [":Swish"], ["a:"]],
+    "cannot be imported": [["no.such.module:Swish"], ["..:x"]],
+    "there is no 'Outr'. Did you mean 'Outer'?": [[f"{__name__}:Outr.Swish"]],
+    "custom takes classes of blocks": [[int], [f"{__name__}:Outer"], [None], {"a:b": 3}],
+}
+
+
+@pytest.mark.parametrize("words", NO_CLASSES)
+def test_what_custom_takes(words):
+    for custom in NO_CLASSES[words]:
+        with pytest.raises(bl.FileError) as error:
+            bl.from_json(file_of(**DENSE), custom=custom)
+        assert words in str(error.value)
+
+
+def test_a_node_is_saved_with_its_input(tmp_path):
+    node = bl.infer(bl.Conv(2, (3, 2)), (2, 6, 5), layout="channels_first")
+    bl.save(node, tmp_path / "net.json")
+    found = bl.load(tmp_path / "net.json")
+    assert isinstance(found, bl.Node)
+    assert found.in_spec == node.in_spec
+    assert bl.lower(found, "numpy")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import blocks as bl
-from blocks import initializers
+from blocks import _limits, initializers
 from blocks._block import Block
 from blocks._files import document, encoded, library
 from blocks._stack import run
@@ -208,6 +209,25 @@ def test_parameters(name, tmp_path):
     bl.save_params(PARAMS, tmp_path / name, network=NETWORK, max_shard_bytes=WRITTEN[name])
     for file in tmp_path.iterdir():
         assert file.read_bytes() == (GOLDEN / file.name).read_bytes(), file.name
+
+
+def test_the_documents_example():
+    text = (GOLDEN.parents[1] / "docs" / "files.md").read_text()
+    first, second, _ = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    net = bl.Sequential(bl.Dense(3, kernel_init=initializers.Normal(0.5)), act=bl.ReLU())
+    assert bl.from_json(first) == net
+    node = bl.infer(net, (None, 8))
+    assert bl.from_json(f"{first.strip()[:-1]}, {second}}}").in_spec == node.in_spec
+    for name in (
+        "MAX_TEXT",
+        "MAX_BRACKETS",
+        "MAX_NESTING",
+        "MAX_LEVELS",
+        "MAX_NODES",
+        "MAX_TENSORS",
+    ):
+        number = getattr(_limits, name)
+        assert (f"{number:,}" if name != "MAX_TEXT" else "32 MiB") in text
 
 
 if __name__ == "__main__":

@@ -203,6 +203,19 @@ def test_fields_of_custom_blocks_that_mean_nothing(field):
         assert words in str(error.value)
 
 
+def test_code_that_cannot_take_its_input():
+    with pytest.raises(
+        bl.ShapeError, match=r"Gated at '0' cannot take its input: .* AttributeErr"
+    ) as e:
+        bl.infer(bl.Sequential(custom_blocks.Gated(3)), ((4,), (4,)))
+    assert isinstance(e.value.__cause__, AttributeError)
+    node = bl.infer(custom_blocks.Gated(3), (4,))
+    text = bl.to_json(node).replace('{"shape": [4], "dtype": "float32"}', "[{0}, {0}]")
+    text = text.replace("{0}", '{"shape": [4], "dtype": "float32"}')
+    with pytest.raises(bl.FileError, match=r"cannot have this input: Gated at the top"):
+        bl.from_json(text, [custom_blocks.Gated])
+
+
 def test_tuples_inside_tuples():
     block = bl.Identity()
     for _ in range(40):
