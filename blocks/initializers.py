@@ -13,7 +13,7 @@ import numpy as np
 
 from blocks import _fields as fields
 from blocks._block import Config, block
-from blocks._errors import FieldError, did_you_mean
+from blocks._errors import FieldError, ParamError, did_you_mean, shown
 from blocks._spec import aligned
 
 
@@ -84,6 +84,8 @@ class Uniform(Initializer):
     def check(self) -> None:
         if self.low > self.high:
             raise FieldError(f"Uniform.low={self.low} is above high={self.high}.")
+        if not math.isfinite(self.high - self.low):
+            raise FieldError(f"Uniform: from {self.low} to {self.high} is too far for a float.")
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(self.low, self.high, shape)
@@ -228,14 +230,22 @@ PIECE = 2**20  # numbers drawn at a time, so that float64 does not take twice th
 
 
 def drawn(init: Init, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """First numbers in a dtype; the same ones whatever the dtype is."""
+    """First numbers in a dtype; the same ones whatever the dtype is.
+
+    Raises:
+        ParamError: if the dtype cannot hold them.
+    """
     initializer = settled(init, shape)
-    if not initializer.one_by_one:
-        return initializer.draw(rng, shape).astype(dtype)
-    array = aligned((math.prod(shape),), dtype)
-    for start in range(0, array.size, PIECE):
-        piece = array[start : start + PIECE]
-        piece[:] = initializer.draw(rng, piece.shape)
+    try:
+        with np.errstate(over="raise"):
+            if not initializer.one_by_one:
+                return initializer.draw(rng, shape).astype(dtype)
+            array = aligned((math.prod(shape),), dtype)
+            for start in range(0, array.size, PIECE):
+                piece = array[start : start + PIECE]
+                piece[:] = initializer.draw(rng, piece.shape)
+    except FloatingPointError:
+        raise ParamError(f"{shown(initializer)} is too large for {np.dtype(dtype)}.") from None
     return array.reshape(shape)
 
 

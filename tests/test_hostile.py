@@ -283,6 +283,15 @@ def test_what_no_file_holds_is_not_written():
         assert words in str(error.value)
 
 
+def test_numbers_that_a_dtype_cannot_hold():
+    for init in (bl.initializers.Constant(1e30), bl.initializers.Orthogonal(1e30)):
+        node = bl.infer(bl.Dense(2, kernel_init=init), (3,), dtype="float16")
+        with pytest.raises(bl.ParamError, match=r"=1e\+30\) is too large for float16"):
+            bl.init(node)
+    with pytest.raises(bl.FieldError, match="is too far for a float"):
+        bl.initializers.Uniform(-1e308, 1e308)
+
+
 # Listings
 
 
