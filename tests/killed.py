@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -46,11 +46,11 @@ KINDS: dict[str, tuple[list[Any], list[Callable[..., None]], Callable[..., Any],
 }
 
 
-def saving(contents: list[Any], saves: list[Callable[..., None]], path: Path) -> None:
+def saving(contents: list[Any], first: int, saves: list[Callable[..., None]], path: Path) -> None:
     """Save one content after the other, for ever, and each in every way."""
-    ways = cycle(saves)
-    for content in cycle(contents * len(saves) + contents[:1]):
-        next(ways)(content, path)
+    ways = cycle([*saves, *saves[:-1]])
+    for number in count(first):
+        next(ways)(contents[number % len(contents)], path)
 
 
 def killed(kind: str, times: int, random: Random) -> None:
@@ -59,17 +59,21 @@ def killed(kind: str, times: int, random: Random) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"
         saves[0](contents[0], path)
+        here, changes = 0, 0
         for _ in range(times):
             child = os.fork()
             if child == 0:
-                saving(contents, saves, path)
-            time.sleep(random.uniform(0, 0.03))
+                saving(contents, here + 1, saves, path)  # what is not there is written first
+            time.sleep(random.uniform(0, 0.1))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             found = load(path)
-            if not any(equal(found, content) for content in contents):
+            left = [i for i, content in enumerate(contents) if equal(found, content)]
+            if not left:
                 raise SystemExit(f"{kind}: what was left is neither of the contents")
-        print(f"{kind}: {times} times, {len(list(Path(folder).iterdir()))} files left")
+            changes += left != [here]
+            here = left[0]
+        print(f"{kind}: {times} times, and {changes} times the content was another")
 
 
 if __name__ == "__main__":

@@ -312,3 +312,47 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
 def test_names_that_no_file_holds(name, tmp_path):
     with pytest.raises(bl.FileError, match="holds a dict from path to array"):
         bl.save_params({name: np.ones(2)}, tmp_path / "net.safetensors")
+
+
+class Stop(BaseException):
+    """The end of a process."""
+
+
+WAYS = {"one file": {}, "shards": {"max_shard_bytes": 60}}
+
+
+@pytest.mark.parametrize("before", WAYS)
+@pytest.mark.parametrize("after", WAYS)
+def test_a_save_may_end_at_any_step(before, after, tmp_path, monkeypatch):
+    """What is read is the old content or the new one, and at the end the new one."""
+    new = {path: array + 1 for path, array in PARAMS.items()}
+    for last in range(100):
+        folder = tmp_path / str(last)
+        folder.mkdir()
+        path = folder / "net.safetensors"
+        bl.save_params(PARAMS, path, **WAYS[before])
+        steps = 0
+
+        def stopping(step, last=last):
+            def stepped(*args, **options):
+                nonlocal steps
+                steps += 1
+                if steps > last:  # nothing happens any more
+                    raise Stop
+                return step(*args, **options)
+
+            return stepped
+
+        with monkeypatch.context() as patch:
+            for owner, name in ((os, "fsync"), (os, "replace"), (Path, "unlink")):
+                patch.setattr(owner, name, stopping(getattr(owner, name)))
+            try:
+                bl.save_params(new, path, **WAYS[after])
+            except Stop:
+                done = False
+            else:
+                done = True
+        found = bl.load_params_file(path)
+        assert same(found, new) or (same(found) and not done), last
+        if done:
+            return
