@@ -223,8 +223,12 @@ def test_code_of_users_that_meets_what_an_error_left_unknown():
     ends = Doubled(), bl.Dense(2, in_features=7)
     net = bl.Sequential(bl.Conv(5, (9,)), *ends)
     assert places(bl.validate(net, (4, 3))) == [("0", "Conv"), ("2", "Dense")]
-    with pytest.raises(TypeError):  # its own mistake is shown as in infer
-        bl.validate(bl.Sequential(*ends), (None, 3))
+    own = bl.validate(bl.Sequential(*ends), (None, 3))  # its own mistake is shown as in infer
+    assert places(own) == [("0", "Doubled"), ("1", "Dense")]
+    with pytest.raises(bl.ShapeError, match="its code raised TypeError") as info:
+        bl.infer(bl.Sequential(*ends), (None, 3))
+    assert isinstance(info.value.__cause__, TypeError)
+    assert str(info.value) == str(own.errors[0])
 
 
 def test_specs_that_are_none():
