@@ -94,12 +94,10 @@ def readable(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (TypeError, ValueError) as error:  # no path, or with the letter NUL
-        raise (
-            error
-            if isinstance(error, BlockError)
-            else FileError(f"{path!r} cannot be read: {error}.")
-        ) from None
+    except BlockError:
+        raise
+    except (TypeError, ValueError) as error:  # no path, or one with the letter NUL
+        raise FileError(f"{path!r} cannot be read: {error}.") from None
 
 
 def is_name(name: Any) -> bool:
