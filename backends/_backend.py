@@ -8,8 +8,8 @@ import inspect
 import keyword
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, cached_property
 from importlib import import_module
 from itertools import count
 from types import ModuleType
@@ -43,6 +43,43 @@ class Record(NamedTuple):
     place: Place
     kind: str
     value: Any
+
+
+class Trainer:
+    """Makes training steps, and shows what the optimiser keeps between them.
+
+    That is an array for each of its slots (those of `Optimizer.slots`) and each variable that is
+    trained, of the variable's own shape.
+
+    Attributes:
+        trained: the native variables that it changes, as `finder` finds them.
+    """
+
+    trained: list[Any]
+
+    def __call__(self, x: Any, y: Any, rate: float) -> float:
+        """Make a step on inputs and targets at a learning rate; the loss before it."""
+        raise NotImplementedError
+
+    def key(self, variable: Any) -> Any:
+        """What is the same whenever the same variable is found."""
+        return id(variable)
+
+    @cached_property
+    def positions(self) -> dict[Any, int]:
+        return {self.key(variable): i for i, variable in enumerate(self.trained)}
+
+    def position(self, variable: Any) -> int | None:
+        """Where a variable stands among those that are trained; None if it is none of them."""
+        return self.positions.get(self.key(variable))
+
+    def slot(self, name: str) -> list[np.ndarray]:
+        """What is kept under a name for each variable, in their order."""
+        raise NotImplementedError
+
+    def resume(self, steps: int, slots: Mapping[str, list[np.ndarray]]) -> None:
+        """Go on as if so many steps had been made, which left this."""
+        raise NotImplementedError
 
 
 class Backend:
@@ -170,12 +207,18 @@ class Backend:
 
     def trainer(
         self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
-    ) -> Callable[[Any, Any, float], float]:
-        """A function of inputs, targets and learning rate that makes one training step and returns
-        the loss before it. The loss is a word or a Custom block; `native` of the function, if it
-        has one, is the framework's optimiser or its state.
+    ) -> Trainer:
+        """What makes training steps. The loss is a word or a Custom block; `native` of the trainer
+        is the framework's optimiser or its state.
         """
         raise NotImplementedError
+
+    def random(self, model: Any) -> dict[str, np.ndarray]:
+        """The state of the framework's generators that the model draws from, by name."""
+        return {}
+
+    def set_random(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        """Set generators to what `random` returned, or to some of it."""
 
     # Listings
 

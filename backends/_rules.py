@@ -102,18 +102,22 @@ class Binding:
         return self.transform.to_canonical(self.mine(array), self.spec.shape)
 
 
+CALLS = ParamSpec((), "zeros", trainable=False, dtype="int32")
+
+
 @dataclass(frozen=True)
 class Program:
     """A network as a backend's native expression, with the bindings of its parameters.
 
     `modules` tells where the native module of each node is, by its path: like a binding's `module`
-    and `index`.
+    and `index`. With shared draws `streams` says where each block that draws counts its calls.
     """
 
     node: Node
     expression: Any
     bindings: tuple[Binding, ...]
     modules: Mapping[str, tuple[str, tuple[int, ...]]]
+    streams: tuple[Binding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ class Rules:
         Names of shared blocks that are `reserved` in a listing get an underscore.
         """
         bindings: dict[str, Binding] = {}
+        streams: dict[str, Binding] = {}
         shared: dict[str, Any] = {}
         modules: dict[str, tuple[str, tuple[int, ...]]] = {}
 
@@ -222,6 +227,9 @@ class Rules:
                 where = bind.attribute, bind.transform, bind.part
                 binding = Binding(join(node.home, name), module, *where, spec, stack)
                 bindings.setdefault(binding.path, binding)
+            if "key" in node.resolved:
+                calls = Binding(join(node.home, "calls"), module, "calls", same, None, CALLS)
+                streams.setdefault(calls.path, calls)
             combines = isinstance(node.form, Combinator)
             expression = rule.function(node, children) if combines else rule.function(node)
             expression = self.marked(node, expression)
@@ -239,7 +247,7 @@ class Rules:
             return Let(name, expression)
 
         expression = run(lowered(node, "", ()))
-        return Program(node, expression, tuple(bindings.values()), modules)
+        return Program(node, expression, tuple(bindings.values()), modules, tuple(streams.values()))
 
 
 def load_rules(package: str, path: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from blocks._activations import activations
 from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._certificate import Certificate, certify, load_certificate, verify
+from blocks._checkpoint import Checkpoint, load_checkpoint
 from blocks._diff import diff
 from blocks._draw import Drawing, draw
 from blocks._errors import (
@@ -47,8 +48,9 @@ from blocks._param_diff import diff_params
 from blocks._param_files import load_params_file, save_params
 from blocks._params import count, init, select
 from blocks._parity import parity
+from blocks._plan import EarlyStop, History
 from blocks._spec import Node, ParamSpec, Spec
-from blocks._train import EarlyStop, History, fit
+from blocks._train import fit
 from blocks._transpose import autoencoder, transpose
 from blocks._tree import at, replace
 from blocks._validate import Validation, validate
@@ -127,6 +129,7 @@ __all__ = [
     "Bottleneck",
     "Builder",
     "Certificate",
+    "Checkpoint",
     "Combinator",
     "Composite",
     "Constant",
@@ -240,6 +243,7 @@ __all__ = [
     "listing",
     "load",
     "load_certificate",
+    "load_checkpoint",
     "load_params",
     "load_params_file",
     "lower",

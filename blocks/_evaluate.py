@@ -53,10 +53,15 @@ class Data:
             yield self.take(slice(start, start + size))
 
 
-def check_loss(loss: Any, metrics: Any) -> tuple[str, ...]:
-    """The names of the metrics; refuse what is no loss or no metric."""
+def check_loss(loss: Any) -> Any:
+    """The loss; refuse what is none."""
     if not isinstance(loss, Custom):
         check_word("loss", loss, LOSSES)
+    return loss
+
+
+def metric_names(metrics: Any) -> tuple[str, ...]:
+    """The names of metrics; refuse what is none."""
     if not isinstance(metrics, Iterable):
         raise FieldError(f"metrics must be names such as 'accuracy', got {metrics!r}.")
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
@@ -99,7 +104,8 @@ def evaluate(
     {'loss': 1.5486, 'accuracy': 0.5}
     """
     known = origin(model, node)
-    names = check_loss(loss, metrics)
+    check_loss(loss)
+    names = metric_names(metrics)
     check_ints(batch_size=(batch_size, 1))
     checked = Data.of(known.node, data, (loss, *names), "data")
     words = {"loss": loss} | {name: name for name in names}

@@ -7,7 +7,7 @@ verbs take its `node`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType
@@ -49,11 +49,16 @@ from blocks._stack import call_deep
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a model: the node, its backend, and where the parameters live."""
+    """What is known of a model: the node, its backend, and where the parameters live; how it draws
+    random numbers, if that is known, and where shared draws count their calls.
+    """
 
     node: Node
     backend: Any
     bindings: tuple[Any, ...]
+    streams: tuple[Any, ...] = ()
+    draws: str = ""
+    seed: int = 0
 
     @cached_property
     def places(self) -> list[list[Any]]:
@@ -128,7 +133,7 @@ def lower(
     given = None if params is None else check_params(node, params)
     wanted = flags(node.param_specs(), {} if trainable is None else trainable)
     program = drawing_program(adapter, node, draws, seed)
-    known = Origin(node, adapter, program.bindings)
+    known = Origin(node, adapter, program.bindings, program.streams, draws, seed)
     model = known.call("build", program, seed, not native)
     ORIGINS[model] = known
     if native:
@@ -231,11 +236,17 @@ def params_of(model: Any, *, node: Node | None = None) -> Params:
     """
     known = origin(model, node)
     find = known.backend.finder(inner(model))
-    params: Params = {}
-    for bindings in known.places:
-        array = known.backend.read(find(bindings[0]))
-        params |= {b.path: canonical(b, array) for b in bindings}
+    params = parted(known.places, lambda first: known.backend.read(find(first)), canonical)
     return {b.path: params[b.path] for b in known.bindings}
+
+
+def parted(places: Any, read: Callable[[Any], np.ndarray], canonical: Any) -> Params:
+    """The canonical arrays in native ones: `read` finds that at the place of a binding."""
+    params: Params = {}
+    for bindings in places:
+        array = read(bindings[0])
+        params |= {b.path: canonical(b, array) for b in bindings}
+    return params
 
 
 def canonical(binding: Any, native: np.ndarray) -> np.ndarray:
@@ -292,14 +303,20 @@ def write(model: Any, known: Origin, arrays: Params) -> None:
         given = [b for b in bindings if b.path in arrays]
         if not given:
             continue
-        variable, first = find(bindings[0]), bindings[0]
-        if first.whole:
-            native = first.to_native(arrays[first.path])
-        elif len(given) == len(bindings):
-            native = assembled(variable.shape, bindings, arrays)
+        variable = find(bindings[0])
+        if len(given) == len(bindings):
+            native = joined(variable, bindings, arrays)
         else:
             native = filled(np.array(known.backend.read(variable)), given, arrays)
         known.backend.write(variable, native)
+
+
+def joined(variable: Any, bindings: list[Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The native array of these parameters, which live in that variable or in one of its shape."""
+    first, *_ = bindings
+    if first.whole:
+        return first.to_native(arrays[first.path])
+    return assembled(variable.shape, bindings, arrays)
 
 
 def copy_params(
@@ -444,12 +461,12 @@ def adopt(model: Any, known: Origin, arrays: Params, ours: bool) -> None:
         known.backend.adopt(variable, native)
 
 
-def assembled(shape: Any, bindings: list[Any], arrays: Params) -> np.ndarray:
+def assembled(shape: Any, bindings: list[Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The native array of that shape that holds these parameters, in memory of its own."""
     return filled(aligned(tuple(shape), arrays[bindings[0].path].dtype), bindings, arrays)
 
 
-def filled(whole: np.ndarray, bindings: list[Any], arrays: Params) -> np.ndarray:
+def filled(whole: np.ndarray, bindings: list[Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """The native array, with these parameters in their parts of it."""
     for binding in bindings:
         binding.mine(whole)[...] = binding.to_native(arrays[binding.path])

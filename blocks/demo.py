@@ -23,8 +23,9 @@ from blocks._infer import infer
 from blocks._models import lower
 from blocks._params import init
 from blocks._parity import parity
+from blocks._plan import History
 from blocks._summary import Summary
-from blocks._train import History, fit
+from blocks._train import fit
 from blocks.activation import SiLU
 from blocks.combine import Residual, Sequential
 from blocks.conv import Conv

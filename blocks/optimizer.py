@@ -37,6 +37,11 @@ class Optimizer(Config):
         given = self.learning_rate
         return given.value(step) if isinstance(given, Schedule) else given
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What it keeps of each parameter from one step to the next, arrays of its shape."""
+        return ()
+
     def check_dtype(self, dtype: str) -> None:
         """Refuse numbers that mean nothing beside parameters of this dtype."""
 
@@ -89,6 +94,10 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise FieldError("SGD.nesterov=True needs a momentum above 0, got 0.")
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
 
 @block
 class Adagrad(Optimizer):
@@ -108,6 +117,10 @@ class Adagrad(Optimizer):
     """
 
     epsilon: float = fields.real(1e-10, low=0, open_low=True)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("square_sum",)
 
     def check_dtype(self, dtype: str) -> None:
         self.check_kept(dtype, epsilon=0)
@@ -137,6 +150,10 @@ class Adam(Optimizer):
     beta1: float = fields.real(0.9, low=0, high=1, open_high=True)
     beta2: float = fields.real(0.999, low=0, high=1, open_high=True)
     epsilon: float = fields.real(1e-8, low=0, open_low=True)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("mean", "square")
 
     def check_dtype(self, dtype: str) -> None:
         self.check_kept(dtype, beta1=1, beta2=1, epsilon=0)

@@ -131,3 +131,48 @@ def test_a_loss_becomes_a_graph_if_it_can(engine):
     need({"jax": "flax"}.get(engine, engine))
     traced = engine == "jax"
     assert ran(LOSSES.format(engine=engine), engine) == f"True {traced}\nTrue False"
+
+
+GOES_ON = """
+import torch, numpy as np, blocks as bl
+path = {path!r}
+rng = np.random.default_rng(0)
+data = rng.normal(size=(23, 4)), rng.integers(0, 3, 23)
+net = bl.Sequential(bl.Dense(5), bl.BatchNorm(), bl.Tanh(), bl.Dropout(0.3), bl.Dense(3))
+node = bl.infer(net, (4,))
+options = dict(optimizer=bl.AdamW(0.01), epochs=3, batch_size=6)
+
+def begin(backend, draws, until=None, **more):
+    class Stop(Exception):
+        pass
+    def stop(step, loss):
+        if step == until:
+            raise Stop
+    torch.manual_seed(1)
+    model = bl.lower(node, backend, draws=draws)
+    try:
+        return bl.fit(model, data, on_step=stop, **options, **more).losses
+    except Stop:
+        torch.manual_seed(2)
+        return bl.load_checkpoint(path)
+
+def go_on(found, backend):
+    return bl.fit(found.lower(backend), data, resume=found).losses
+
+file = dict(checkpoint=path, checkpoint_every=7, until=7)
+assert go_on(begin("keras", "native", **file), "keras") == begin("keras", "native")
+wanted = begin("numpy", "shared")
+for one, other in (("keras", "numpy"), ("numpy", "keras")):
+    found = go_on(begin(one, "shared", **file), other)
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("jax", marks=pytest.mark.exhaustive)])
+def test_training_goes_on_under_every_engine(engine, tmp_path):
+    """From a checkpoint: exactly with Keras, within rounding from and to the reference."""
+    need("keras")
+    need("torch")
+    need({"jax": "flax"}.get(engine, engine))
+    assert ran(GOES_ON.format(path=str(tmp_path / "run")), engine) == "goes on"

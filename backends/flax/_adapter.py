@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,13 +16,14 @@ import optax
 from flax import nnx
 
 from backends._backend import Backend, Record
+from backends._backend import Trainer as Base
 from backends._expression import Name, call, evaluate, optional
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.flax import _weights, modules, ops
 from backends.flax._common import module, rule
 from backends.flax._record import record
-from backends.flax._train import clipped, loss_of, native
+from backends.flax._train import clipped, filled, loss_of, native, slot
 from blocks._spec import Node, Spec, floats, leaves, map_value, with_floats
 
 FROZEN = "frozen"  # nnx's tag of parameters that are not trained
@@ -159,11 +160,19 @@ class FlaxBackend(Backend):
 
     def trainer(
         self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
-    ) -> Callable[[Any, Any, float], float]:
+    ) -> Base:
         return Trainer(node, model, loss_of(loss), partial(native, optimizer), clip_norm)
 
+    def random(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: np.asarray(words(v.get_value())) for name, v in generators(model).items()}
 
-class Trainer:
+    def set_random(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        for name, variable in generators(model).items():
+            if name in state:
+                variable.set_value(like(variable.get_value(), state[name]))
+
+
+class Trainer(Base):
     """Makes steps; `native` is the state of optax's optimiser."""
 
     def __init__(
@@ -178,13 +187,14 @@ class Trainer:
         with precision(node.dtype):
             graph, weights, rest = nnx.split(model, TRAINED, ...)
             mode = in_mode(graph, nnx.merge_state(weights, rest), training=True)
-            self.trained, self.held = Variables(model, weights), Variables(model, rest)
-            self.native = clipped(rule(0.0), clip_norm).init(self.trained.values())
+            self.weights, self.held = Variables(model, weights), Variables(model, rest)
+            self.native = clipped(rule(0.0), clip_norm).init(self.weights.values())
+            self.trained = self.weights.variables
 
         @compiled
         def train(weights: Any, rest: Any, native: Any, x: Any, y: Any, rate: Any) -> Any:
             def value(weights: Any) -> Any:
-                state = self.trained.state(weights), self.held.state(rest)
+                state = self.weights.state(weights), self.held.state(rest)
                 inner = nnx.merge(mode.graph, *state, copy=True)
                 found = loss(call_model(inner, x), y)
                 return found, jax.tree.leaves(nnx.split(inner, TRAINED, ...)[2])
@@ -197,11 +207,19 @@ class Trainer:
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:
         with precision(self.node.dtype):
-            now = self.trained.values(), self.held.values(), self.native
+            now = self.weights.values(), self.held.values(), self.native
             found, weights, rest, self.native = self.train(*now, x, y, rate)
-            self.trained.set(weights)
+            self.weights.set(weights)
             self.held.set(rest)
             return float(found)
+
+    def slot(self, name: str) -> list[np.ndarray]:
+        return list(map(np.asarray, slot(self.native, name)))
+
+    def resume(self, steps: int, slots: Mapping[str, list[np.ndarray]]) -> None:
+        with precision(self.node.dtype):
+            arrays = {name: list(map(jnp.array, all_)) for name, all_ in slots.items()}
+            self.native = filled(self.native, steps, arrays)
 
 
 class Variables:
@@ -241,6 +259,26 @@ class Undrawn(nnx.RngStream):  # type: ignore[misc]  # nnx has no types
 
     def fork(self, **options: Any) -> nnx.RngStream:
         return nnx.RngStream(self(), tag=self.tag)
+
+
+def generators(model: Any) -> dict[str, Any]:
+    """The keys of a model and how often each was used, by path; shared draws are no part of it."""
+    drawn = nnx.All(nnx.RngState, nnx.Not(modules.Calls))
+    wanted = {path for path, _ in nnx.to_flat_state(nnx.state(model, drawn))}
+    found = dict(nnx.iter_graph(model))
+    return {"/".join(map(str, path)): found[path] for path in wanted}
+
+
+def words(value: Any) -> Any:
+    """A key as the numbers in it; a count as it is."""
+    return jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
+
+
+def like(value: Any, array: np.ndarray) -> Any:
+    """The array as a key where the value is one."""
+    if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return jnp.asarray(array)
+    return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(value))
 
 
 def path_of(binding: Binding) -> tuple[str | int, ...]:

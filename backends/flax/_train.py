@@ -88,6 +88,24 @@ def by_root_of_squares(epsilon: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+# What optax calls the slots of an optimiser.
+SLOTS = {"velocity": "trace", "square_sum": "sum_of_squares", "mean": "mu", "square": "nu"}
+
+
+def slot(state: Any, name: str) -> list[Any]:
+    """What optax keeps under a name of each parameter."""
+    return optax.tree_utils.tree_get(state, SLOTS[name])
+
+
+def filled(state: Any, steps: int, slots: dict[str, list[Any]]) -> Any:
+    """The state with other slots, after so many steps."""
+    new = {SLOTS[name]: arrays for name, arrays in slots.items()}
+    count = optax.tree_utils.tree_get(state, "count")
+    if count is not None:
+        new["count"] = jnp.asarray(steps, count.dtype)
+    return optax.tree_utils.tree_set(state, **new)
+
+
 def clipped(rule: optax.GradientTransformation, limit: float | None) -> Any:
     """The rule on gradients whose norm, of all together, is at most the limit."""
     return rule if limit is None else optax.chain(optax.clip_by_global_norm(limit), rule)

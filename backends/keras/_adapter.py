@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import groupby
@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from backends._backend import Backend, Place, Record
+from backends._backend import Trainer as Base
 from backends._expression import call, evaluate, literal, optional, render
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
@@ -24,7 +25,7 @@ from backends.keras import _weights, modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES
 from backends.keras._trace import Statement, Tracer, called
-from backends.keras._train import Training, exact, loss_of, native
+from backends.keras._train import SLOTS, Training, exact, loss_of, native
 from blocks._errors import UnsupportedError
 from blocks._spec import Node, Spec, aligned, array_dtype, is_float, leaves, map_value
 from blocks._stack import call_deep, run
@@ -179,12 +180,25 @@ class KerasBackend(Backend):
 
     def trainer(
         self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
-    ) -> Callable[[Any, Any, float], float]:
+    ) -> Base:
         return Trainer(self.engine, node, model, loss, optimizer, clip_norm)
 
+    def random(self, model: Any) -> dict[str, np.ndarray]:
+        seeds = {name: self.read(variable) for name, variable in generators(model).items()}
+        start = keras.backend.backend()
+        return {f"{start}/{name}": array for name, array in (seeds | self.engine.random()).items()}
 
-class Trainer:
-    """Makes steps."""
+    def set_random(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        start = f"{keras.backend.backend()}/"
+        own = {n.removeprefix(start): array for n, array in state.items() if n.startswith(start)}
+        for name, variable in generators(model).items():
+            if name in own:
+                variable.assign(own[name])
+        self.engine.set_random(own)
+
+
+class Trainer(Base):
+    """Makes steps by Keras's own optimiser, which is `native`."""
 
     def __init__(
         self,
@@ -206,6 +220,8 @@ class Trainer:
             self.native = native(optimizer, self.rate, exact(node.param_dtype), **clip)
             # Keras would scale the loss in mixed_float16, and skip steps while it looks for a scale
             self.training.compile(self.native, auto_scale_loss=False)
+            self.trained = self.training.trainable_variables
+            self.native.build(self.trained)
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:
         with self.engine.precision(self.node.dtype), policy(self.node):
@@ -217,6 +233,16 @@ class Trainer:
                 except Exception:  # of any kind: what fails without a graph too is raised below
                     self.step_by_step()
             return float(self.training.train_on_batch(x, y))
+
+    def slot(self, name: str) -> list[np.ndarray]:
+        return list(map(keras.ops.convert_to_numpy, getattr(self.native, SLOTS[name])))
+
+    def resume(self, steps: int, slots: Mapping[str, list[np.ndarray]]) -> None:
+        with self.engine.precision(self.node.dtype):
+            self.native.iterations.assign(steps)
+            for name, arrays in slots.items():
+                for variable, array in zip(getattr(self.native, SLOTS[name]), arrays, strict=True):
+                    variable.assign(array)
 
     def step_by_step(self) -> None:
         """Do without a graph, where a Custom block branches on values. It failed before its step:
@@ -300,6 +326,12 @@ def evaluated(namespace: dict[str, Any]) -> Callable[[Any], Any]:
 def tensor(array: np.ndarray) -> Any:
     """A native tensor of the array's own dtype."""
     return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
+
+
+def generators(model: Any) -> dict[str, Any]:
+    """The seeds of the layers that draw."""
+    found = {layer.name: getattr(layer, "seed_generator", None) for layer in model.layers}
+    return {f"seed/{name}": seed.state for name, seed in found.items() if seed is not None}
 
 
 def layer_of(binding: Binding) -> str:

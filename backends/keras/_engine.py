@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +11,18 @@ import numpy as np
 from blocks._spec import floats, half, is_aligned, leaves, map_value, with_floats
 
 
-class TensorFlow:
+class Engine:
+    """What one engine does that another does not."""
+
+    def random(self) -> dict[str, np.ndarray]:
+        """The generators from which it draws beside the seeds that layers keep."""
+        return {}
+
+    def set_random(self, state: Mapping[str, np.ndarray]) -> None:
+        """Set generators to what `random` returned."""
+
+
+class TensorFlow(Engine):
     """Gradients by a tape."""
 
     traces = True  # training steps, which become a graph
@@ -51,8 +63,22 @@ class TensorFlow:
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
-class Torch:
-    """Gradients by autograd."""
+class Torch(Engine):
+    """Gradients by autograd.
+
+    A Dropout without a seed of its own draws from torch's generator.
+    """
+
+    def random(self) -> dict[str, np.ndarray]:
+        import torch
+
+        return {"generator": torch.get_rng_state().numpy()}
+
+    def set_random(self, state: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        if "generator" in state:
+            torch.set_rng_state(torch.from_numpy(state["generator"].copy()))
 
     traces = False
 
@@ -87,7 +113,7 @@ class Torch:
         return grads[: len(inputs)], grads[len(inputs) :]
 
 
-class Jax:
+class Jax(Engine):
     """Gradients by a transformation of Keras's stateless call."""
 
     traces = True

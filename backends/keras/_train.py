@@ -15,7 +15,6 @@ from backends.keras.custom import OPS
 from blocks._spec import map_value
 from blocks.loss import custom_loss
 from blocks.optimizer import SGD, Adagrad, Adam, AdamW, Optimizer, without_rule
-from blocks.schedule import Schedule
 
 
 class Training(keras.Model):  # type: ignore[misc]  # it has no types
@@ -153,8 +152,7 @@ def native(optimizer: Optimizer, rate: float, number: Callable[[float], Any], **
 @native.register
 def _(optimizer: SGD, rate: float, number: Callable[[float], Any], **clip: Any) -> Any:
     options = {"momentum": number(optimizer.momentum), "nesterov": optimizer.nesterov, **clip}
-    moving = optimizer.momentum and isinstance(optimizer.learning_rate, Schedule)
-    if moving or optimizer.weight_decay or clip:
+    if optimizer.momentum or optimizer.weight_decay or clip:
         return Descent(rate, number(optimizer.weight_decay), **options)
     return keras.optimizers.SGD(rate, **options)
 
@@ -174,6 +172,15 @@ def _(optimizer: Adam, rate: float, number: Callable[[float], Any], **clip: Any)
         weight_decay=number(optimizer.weight_decay) if isinstance(optimizer, AdamW) else None,
         **clip,
     )
+
+
+# What Keras calls the slots of an optimiser.
+SLOTS = {
+    "velocity": "momentums",
+    "square_sum": "_accumulators",
+    "mean": "_momentums",
+    "square": "_velocities",
+}
 
 
 def exact(dtype: str) -> Callable[[float], Any]:

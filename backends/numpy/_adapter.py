@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from backends._backend import Backend, Record
+from backends._backend import Trainer as Base
 from backends._expression import Name, call, evaluate
 from backends._loading import NUMPY, dotted, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.numpy import modules
 from backends.numpy._common import rule
-from backends.numpy._train import Update, clip, loss_of, native
+from backends.numpy._train import clip, loss_of, native
 from blocks._spec import Node, Spec, half, is_float, leaves, map_value
 
 
@@ -81,12 +81,14 @@ class NumpyBackend(Backend):
             *path, name = f"{binding.module}.{binding.attribute}".lstrip(".").split(".")
             for child in path:
                 layer = layer.children[child]
+            if name == "calls":  # of a stream of shared draws
+                return Variable(layer, vars(layer), name)
             return Variable(layer, layer.params if binding.spec.trainable else layer.state, name)
 
         return find
 
     def read(self, variable: Variable) -> np.ndarray:
-        return variable.arrays[variable.name]
+        return np.asarray(variable.arrays[variable.name])
 
     def adopt(self, variable: Variable, array: np.ndarray) -> None:
         layer, arrays, name = variable
@@ -145,18 +147,30 @@ class NumpyBackend(Backend):
 
     def trainer(
         self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
-    ) -> Callable[[Any, Any, float], float]:
-        return Trainer(model, loss_of(loss), native(optimizer, model.param()), clip_norm)
+    ) -> Base:
+        return Trainer(model, loss, optimizer, clip_norm)
+
+    def random(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: state_of(rng) for name, rng in generators(model).items()}
+
+    def set_random(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        for name, rng in generators(model).items():
+            if name in state:
+                set_state(rng, state[name])
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """Makes steps."""
+class Trainer(Base):
+    """Makes steps by the reference's own optimiser, which is `native`."""
 
-    model: Any
-    loss: Callable[[Any, Any], tuple[float, Any]]
-    native: Update
-    clip_norm: float | None
+    def __init__(self, model: Any, loss: Any, optimizer: Any, clip_norm: float | None):
+        self.model, self.loss, self.clip_norm = model, loss_of(loss), clip_norm
+        self.trained = [
+            Variable(layer, layer.params, name)
+            for layer in model.layers()
+            for name in layer.params
+            if name not in layer.frozen
+        ]
+        self.native = native(optimizer, model.param())
 
     def __call__(self, x: Any, y: Any, rate: float) -> float:
         self.model.zero_grad()
@@ -167,6 +181,45 @@ class Trainer:
             clip(params, self.clip_norm)
         self.native(params, rate)
         return value
+
+    def key(self, variable: Variable) -> Any:
+        return id(variable.layer), variable.name
+
+    def slot(self, name: str) -> list[np.ndarray]:
+        return self.native.slots[name]
+
+    def resume(self, steps: int, slots: Mapping[str, list[np.ndarray]]) -> None:
+        self.native.steps = steps
+        for name, arrays in slots.items():
+            for kept, array in zip(self.native.slots[name], arrays, strict=True):
+                kept[...] = array
+
+
+def generators(model: Any) -> dict[str, np.random.Generator]:
+    """The generators that the layers of a model draw from, by number."""
+    found = {id(rng): rng for layer in model.layers() if (rng := getattr(layer, "rng", None))}
+    return {str(i): rng for i, rng in enumerate(found.values())}
+
+
+WORD = 2**64
+
+
+def state_of(rng: np.random.Generator) -> np.ndarray:
+    """The state of a PCG64 as words of 64 bits."""
+    state = rng.bit_generator.state
+    long = (state["state"][name] for name in ("state", "inc"))
+    words = [word for number in long for word in divmod(number, WORD)]
+    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def set_state(rng: np.random.Generator, words: np.ndarray) -> None:
+    high, low, inc_high, inc_low, has_uint32, uinteger = map(int, words)
+    rng.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": high * WORD + low, "inc": inc_high * WORD + inc_low},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
 
 
 def named(model: Any) -> Iterator[tuple[str, Any]]:

@@ -78,10 +78,65 @@ def loss_of(loss: Any) -> Callable[[Any, Any], tuple[float, Any]]:
     return LOSSES[loss] if isinstance(loss, str) else partial(own, loss)
 
 
-# Optimisers: a function changes the parameters, given with their gradients, in place.
+# Optimisers: they change the parameters, given with their gradients, in place.
 
 Parameters: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
-Update: TypeAlias = Callable[[Parameters, float], None]
+
+
+class Update:
+    """An optimiser: what it keeps of each parameter, by slot, and how many steps it has made."""
+
+    def __init__(self, optimizer: Any, params: Parameters):
+        self.optimizer, self.steps = optimizer, 0
+        self.slots = {name: [np.zeros_like(w) for w, _ in params] for name in optimizer.slots}
+
+    def __call__(self, params: Parameters, rate: float) -> None:
+        self.steps += 1
+        for i, (w, g) in enumerate(params):
+            w -= rate * self.step(w, g, *(arrays[i] for arrays in self.slots.values()))
+
+    def step(self, w: np.ndarray, g: np.ndarray, *slots: Any) -> np.ndarray:
+        """What goes from a parameter, in units of the learning rate."""
+        raise NotImplementedError
+
+
+class Descent(Update):
+    """SGD; without momentum it keeps no velocity."""
+
+    def step(self, w: np.ndarray, g: np.ndarray, v: Any = None) -> np.ndarray:
+        momentum = self.optimizer.momentum
+        g = g + self.optimizer.weight_decay * w
+        if v is None:
+            return g
+        v *= momentum
+        v += g
+        return g + momentum * v if self.optimizer.nesterov else v
+
+
+class Squares(Update):
+    """Adagrad."""
+
+    def step(self, w: np.ndarray, g: np.ndarray, s: Any) -> np.ndarray:
+        s += g * g
+        return g / (np.sqrt(s) + self.optimizer.epsilon)
+
+
+class Moments(Update):
+    """Adam."""
+
+    def step(self, w: np.ndarray, g: np.ndarray, m: Any, v: Any) -> np.ndarray:
+        own = self.optimizer
+        m += (1 - own.beta1) * (g - m)
+        v += (1 - own.beta2) * (g * g - v)
+        root = np.sqrt(v / (1 - own.beta2**self.steps)) + own.epsilon
+        return m / (1 - own.beta1**self.steps) / root
+
+
+class DecayedMoments(Moments):
+    """AdamW."""
+
+    def step(self, w: np.ndarray, g: np.ndarray, m: Any, v: Any) -> np.ndarray:
+        return super().step(w, g, m, v) + self.optimizer.weight_decay * w
 
 
 @singledispatch
@@ -90,49 +145,10 @@ def native(optimizer: Optimizer, params: Parameters) -> Update:
     raise without_rule("numpy", optimizer)
 
 
-@native.register
-def _(optimizer: SGD, params: Parameters) -> Update:
-    velocity = [np.zeros_like(w) for w, _ in params]
-    momentum, decay = optimizer.momentum, optimizer.weight_decay
-
-    def update(params: Parameters, rate: float) -> None:
-        for (w, g), v in zip(params, velocity, strict=True):
-            g = g + decay * w
-            v *= momentum
-            v += g
-            w -= rate * (g + momentum * v if optimizer.nesterov else v)
-
-    return update
-
-
-@native.register
-def _(optimizer: Adagrad, params: Parameters) -> Update:
-    squares = [np.zeros_like(w) for w, _ in params]
-
-    def update(params: Parameters, rate: float) -> None:
-        for (w, g), s in zip(params, squares, strict=True):
-            s += g * g
-            w -= rate * g / (np.sqrt(s) + optimizer.epsilon)
-
-    return update
-
-
-@native.register
-def _(optimizer: Adam, params: Parameters) -> Update:
-    moments = [(np.zeros_like(w), np.zeros_like(w)) for w, _ in params]
-    beta1, beta2, step = optimizer.beta1, optimizer.beta2, 0
-    decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
-
-    def update(params: Parameters, rate: float) -> None:
-        nonlocal step
-        step += 1
-        for (w, g), (m, v) in zip(params, moments, strict=True):
-            m += (1 - beta1) * (g - m)
-            v += (1 - beta2) * (g * g - v)
-            root = np.sqrt(v / (1 - beta2**step)) + optimizer.epsilon
-            w -= rate * (m / (1 - beta1**step) / root + decay * w)
-
-    return update
+native.register(SGD, Descent)
+native.register(Adagrad, Squares)
+native.register(Adam, Moments)
+native.register(AdamW, DecayedMoments)
 
 
 def clip(params: Parameters, limit: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -14,12 +15,13 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from backends._backend import Backend, Record
+from backends._backend import Trainer as Base
 from backends._expression import Name, call, optional
 from backends._loading import TORCH, dotted, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.torch import _weights, modules, ops
 from backends.torch._common import rule
-from backends.torch._train import clip, loss_of, native
+from backends.torch._train import clip, filled, kept, loss_of, native
 from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value
 
 
@@ -171,12 +173,20 @@ class TorchBackend(Backend):
 
     def trainer(
         self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
-    ) -> Callable[[Any, Any, float], float]:
+    ) -> Base:
         return Trainer(node, model, loss, optimizer, clip_norm)
 
+    def random(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: to_numpy(get()) for name, (get, _) in generators(model).items()}
 
-class Trainer:
-    """Makes steps."""
+    def set_random(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        for name, (_, set_state) in generators(model).items():
+            if name in state:
+                set_state(from_numpy(state[name]))
+
+
+class Trainer(Base):
+    """Makes steps by torch's own optimiser, which is `native`."""
 
     def __init__(self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None):
         self.node, self.model, self.clip_norm = node, model, clip_norm
@@ -198,6 +208,14 @@ class Trainer:
                 group["lr"] = rate
             optimizer.step()
         return value.item()
+
+    def slot(self, name: str) -> list[np.ndarray]:
+        return [to_numpy(kept(self.native, param, name)) for param in self.trained]
+
+    def resume(self, steps: int, slots: Mapping[str, list[np.ndarray]]) -> None:
+        for i, param in enumerate(self.trained):
+            arrays = {name: from_numpy(all_[i]) for name, all_ in slots.items()}
+            self.native.state[param] = filled(param, steps, arrays)
 
     def backward(self, value: torch.Tensor) -> None:
         """Gradients of all that is trained: torch skips what has none, which would not decay."""
@@ -247,6 +265,18 @@ def autocast(node: Node, device: torch.device) -> Any:
 def device_of(model: Any) -> torch.device:
     held = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if held is None else held.device
+
+
+def generators(model: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """How to get and set torch's generators that a model draws from."""
+    found: dict[str, Any] = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
+    if (device := device_of(model)).type == "cuda":
+        cuda = torch.cuda
+        found["cuda"] = (
+            partial(cuda.get_rng_state, device),
+            partial(cuda.set_rng_state, device=device),
+        )
+    return found
 
 
 def to_tensors(device: torch.device, value: Any) -> Any:

@@ -70,6 +70,31 @@ def adam(optimizer: Adam, rate: float) -> dict[str, Any]:
     return {"lr": rate, "betas": betas, "eps": optimizer.epsilon}
 
 
+# What torch calls the slots of an optimiser.
+SLOTS = {
+    "velocity": "momentum_buffer",
+    "square_sum": "sum",
+    "mean": "exp_avg",
+    "square": "exp_avg_sq",
+}
+
+
+def kept(optimizer: torch.optim.Optimizer, param: torch.Tensor, slot: str) -> torch.Tensor:
+    """What the optimiser keeps of a parameter, which before the first step is nothing."""
+    found = optimizer.state.get(param, {}).get(SLOTS[slot])
+    return torch.zeros_like(param) if found is None else found
+
+
+def filled(param: torch.Tensor, steps: int, slots: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The state of a parameter after so many steps."""
+    state: dict[str, Any] = {
+        SLOTS[name]: torch.empty_like(param, requires_grad=False).copy_(tensor)
+        for name, tensor in slots.items()
+    }
+    counted = slots and "velocity" not in slots
+    return state | ({"step": torch.tensor(float(steps))} if counted else {})
+
+
 def clip(params: Iterable[torch.Tensor], limit: float) -> None:
     """Scale all gradients so that their norm is at most the limit.
 

@@ -146,10 +146,10 @@ def threefry(key, places, calls):
 
 
 class Stream:
-    """Random bits for each element, the same on every backend; a mixin of layers."""
+    """Random bits for each element, the same on every backend; a mixin of layers.
 
-    key = (0, 0)
-    calls = 0
+    They have a `key`, and count their `calls`.
+    """
 
     def bits(self, shape):
         places = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)

@@ -34,7 +34,7 @@ class SharedDropout(Stream, Dropout):
 
     def __init__(self, rate, key, axes=()):
         super().__init__(rate, axes, rng=None)
-        self.key = key
+        self.key, self.calls = key, 0
 
     def keeps(self, shape):
         return self.bits(shape)[0] >> 8 >= round(self.rate * 2**24)

@@ -106,7 +106,7 @@ class SharedSample(Stream, Sample):
 
     def __init__(self, key):
         super().__init__(rng=None)
-        self.key = key
+        self.key, self.calls = key, 0
 
     def noise(self, shape, dtype):
         a, b = self.bits(shape)
