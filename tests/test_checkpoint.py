@@ -284,7 +284,8 @@ def vectors(size=4):
 )
 def test_shared_draws_go_on_everywhere(pairs, tmp_path):
     node = bl.infer(DRAWING, (4,), dtype="float64")
-    options = {"loss": "mse", "optimizer": bl.SGD(0.005, momentum=0.9), "batch_size": 6, "epochs": 5}
+    options = {"loss": "mse", "batch_size": 6, "epochs": 5}
+    options["optimizer"] = bl.SGD(0.005, momentum=0.9)
     wanted = bl.fit(bl.lower(node, "numpy", draws="shared", seed=4), vectors(), **options)
     for name, others in pairs.items():
         first = bl.lower(node, need(name), draws="shared", seed=4)

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import blocks as bl
-from backends._expression import Call, Name, lookup, walk
+from backends._expression import Call, Name, lookup
 from backends._rules import Rules
 from blocks._backends import find_backend, known
 from blocks._block import Combinator, Leaf
@@ -99,7 +99,7 @@ def test_what_a_listing_leaves_out_is_the_framework_default(framework):
     namespace = adapter.namespace(0)
     checked = 0
     for label, node in NODES:
-        for found in walk(adapter.program(node).expression):
+        for found in adapter.expressions(adapter.program(node)):
             for call in [c for c in calls_in(found) if c.implied]:
                 function = lookup(call.function, namespace)
                 owner = function.__init__ if inspect.isclass(function) else function
@@ -121,16 +121,9 @@ def test_what_a_listing_leaves_out_is_the_framework_default(framework):
 
 
 def calls_in(found):
-    """The calls behind an expression or a step of a Keras model."""
+    """The call that an expression is, or a step of a Keras model."""
     if isinstance(found, Call):
         return [found]
-    if hasattr(found, "steps"):
-        return [c for step in found.steps for e in walk(step) for c in calls_in(e)]
-    if hasattr(found, "lines"):
-        return [c for _, step, _ in found.lines for c in calls_in(step)]
-    if hasattr(found, "branches") and hasattr(found, "merge"):
-        parts = (*found.branches, found.merge)
-        return [c for part in parts for e in walk(part) for c in calls_in(e)]
     return calls_in(found.call) if hasattr(found, "call") else []
 
 
