@@ -19,7 +19,7 @@ from types import ModuleType
 if importlib.util.find_spec("torch"):
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 import pytest
 
