@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -286,8 +287,17 @@ def header_of(checkpoint: Checkpoint) -> dict[str, str]:
         checkpoint.draws,
         checkpoint.draws_seed,
     )
-    training = as_text(as_data(facts), "training")
-    return HEADER | {"node": node_to_json(checkpoint.node), "training": training}
+    texts = {
+        "node": node_to_json(checkpoint.node),
+        "training": as_text(as_data(facts), "training"),
+    }
+    return HEADER | texts | {"checksum": text_checksum(texts)}
+
+
+def text_checksum(header: Mapping[str, str]) -> str:
+    """16 bytes of BLAKE2b over the texts, as hexadecimal digits."""
+    texts = "\n".join(header.get(name, "") for name in ("node", "training"))
+    return blake2b(texts.encode(), digest_size=16).hexdigest()
 
 
 def as_data(config: Facts | Plan) -> dict[str, Any]:
@@ -334,6 +344,8 @@ def load_checkpoint(path: str | Path, custom: Allowed = ()) -> Checkpoint:
 
 def read(arrays: dict[str, np.ndarray], header: dict[str, str], custom: Allowed) -> Checkpoint:
     """A checkpoint from the texts and arrays of a file."""
+    if header.get("checksum") != text_checksum(header):
+        raise FileError("its texts were damaged: their checksum is another.")
     node = node_from_json(header.get("node", ""), custom)
     facts = facts_of(header.get("training", ""), custom)
     group = partial(taken, arrays)

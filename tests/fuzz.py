@@ -24,7 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,6 +33,7 @@ import numpy as np
 
 import blocks as bl
 import custom_blocks
+from blocks._checkpoint import arrays_of, header_of, text_checksum
 from blocks._summary import Summary
 from cases import CASES
 
@@ -62,11 +63,13 @@ TOGETHER = [
 class Sample:
     """Files as they were written, by name, and how they are read.
 
-    `read` is given their folder and returns a word for what was accepted.
+    `read` is given their folder and returns a word for what was accepted. `change`, if there is
+    one, changes the first file in the place of the mutations that all kinds have.
     """
 
     files: dict[str, bytes]
     read: Callable[[Path], str]
+    change: Callable[[Random, bytes, bytes], bytes] | None = None
 
 
 class Failure(Exception):
@@ -163,10 +166,78 @@ def saved(params: Any, network: Any, most: int | None = None) -> Sample:
     return Sample(files, read)
 
 
+def checkpoints() -> list[Sample]:
+    """Training that stopped in the middle of an epoch: an optimiser each, with all options."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(10, 4)), rng.normal(size=(10, 2))
+    net = bl.Sequential(bl.Dense(3), bl.BatchNorm(), bl.Dropout(0.5), bl.Dense(2))
+    options: list[dict[str, Any]] = [
+        {"optimizer": bl.SGD(0.1)},
+        {"optimizer": bl.SGD(bl.StepDecay(0.1, 3, 0.5), momentum=0.9), "validation": data},
+        {"optimizer": bl.Adam(), "clip_norm": 1.0, "keep_best": True},
+        {"optimizer": bl.AdamW(), "early_stop": bl.EarlyStop("loss")},
+    ]
+    return [kept(net, data, draws, how) for how in options for draws in ("native", "shared")]
+
+
+def forgeries() -> list[Sample]:
+    """Checkpoints whose texts somebody changed, and made their checksum anew."""
+    return [replace(sample, read=going_on, change=forged) for sample in checkpoints()]
+
+
+def forged(random: Random, data: bytes, other: bytes) -> bytes:
+    header, rest = split(data)
+    tree, its = json.loads(header), json.loads(split(other)[0])
+    texts = tree["__metadata__"]
+    for name in random.choice((("training",), ("training",), ("node",), ("training", "node"))):
+        its_text = its["__metadata__"][name].encode()
+        texts[name] = json_changed(random, texts[name].encode(), [its_text]).decode()
+    texts["checksum"] = text_checksum(texts)
+    return sealed(json.dumps(tree).encode(), rest)
+
+
+def going_on(folder: Path) -> str:
+    """Train on, where that ends soon."""
+    with during("load"):
+        found = bl.load_checkpoint(folder / "run.safetensors", CUSTOM)
+    steps = found.plan.epochs * found.plan.steps(found.examples)
+    if steps - found.step > 20 or found.examples > 100:
+        return "accepted"
+    with during("go on"):
+        rng = np.random.default_rng(0)
+        x, y = (
+            rng.normal(size=(found.examples, *spec.shape))
+            for spec in (found.node.in_spec, found.node.out_spec)
+        )
+        bl.fit(found.lower("numpy"), (x, y), validation=(x, y), resume=found)
+    return "accepted, went on"
+
+
+def kept(net: bl.Block, data: Any, draws: str, how: dict[str, Any]) -> Sample:
+    model = bl.lower(net, "numpy", input_shape=(4,), draws=draws, trainable={"0/bias": False})
+    how = {"loss": "mse", "batch_size": 4, "epochs": 2, "checkpoint_every": 4} | how
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.safetensors"
+        bl.fit(model, data, checkpoint=path, **how)
+        content, original = path.read_bytes(), bl.load_checkpoint(path)
+
+    def read(folder: Path) -> str:
+        found = bl.load_checkpoint(folder / "run.safetensors")
+        ours, theirs = arrays_of(original), arrays_of(found)
+        same = ours.keys() == theirs.keys() and header_of(original) == header_of(found)
+        if not same or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
+            raise Failure("the checkpoint is another")
+        return "accepted, unchanged"
+
+    return Sample({"run.safetensors": content}, read)
+
+
 KINDS: dict[str, Callable[[], list[Sample]]] = {
     "network": networks,
     "parameters": parameters,
     "shards": shards,
+    "checkpoint": checkpoints,
+    "forged checkpoint": forgeries,
 }
 
 
@@ -376,8 +447,11 @@ def json_changed(random: Random, data: bytes, others: list[bytes]) -> bytes:
 def header_changed(random: Random, data: bytes, others: list[bytes]) -> bytes:
     """The header of a safetensors file, with the length that it has then."""
     header, rest = split(data)
-    made = json_changed(random, header, [split(other)[0] for other in others])
-    return len(made).to_bytes(8, "little") + made + rest
+    return sealed(json_changed(random, header, [split(other)[0] for other in others]), rest)
+
+
+def sealed(header: bytes, rest: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + rest
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
@@ -396,6 +470,8 @@ def mutated(random: Random, sample: Sample, samples: list[Sample]) -> tuple[str,
     like = [text for file, text in other.items() if file.endswith(".safetensors") == binary]
     data = sample.files[name]
     like = like or [data]
+    if sample.change is not None:
+        return name, sample.change(random, data, random.choice(like))
     if random.random() < 0.8:
         return name, (header_changed if binary else json_changed)(random, data, like)
     mutation = random.choice((*BYTES, header_length) if binary else BYTES)

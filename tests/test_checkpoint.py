@@ -19,7 +19,16 @@ from test_trees import networks
 import blocks as bl
 from blocks._arrays import read_arrays, write_arrays
 from blocks._backends import find_backend
-from blocks._checkpoint import HEADER, WHAT, Checkpoint, arrays_of, header_of, restore, snapshot
+from blocks._checkpoint import (
+    HEADER,
+    WHAT,
+    Checkpoint,
+    arrays_of,
+    header_of,
+    restore,
+    snapshot,
+    text_checksum,
+)
 from blocks._models import origin
 from blocks._parity import Inputs, doubled, random_params
 from blocks._plan import History, Plan
@@ -698,7 +707,8 @@ def rewritten(path, change_arrays=None, change_training=None, **header):
         facts = json.loads(texts["training"])
         change_training(facts)
         texts["training"] = json.dumps(facts)
-    write_arrays(path, arrays, texts | header, WHAT)
+    texts |= header
+    write_arrays(path, arrays, texts | {"checksum": text_checksum(texts)}, WHAT)
 
 
 def put(name, value):
@@ -787,6 +797,11 @@ def test_texts_that_make_no_checkpoint(written, tmp_path):
         with pytest.raises(bl.FileError):
             bl.load_checkpoint(path)
         rewritten(path, **header_of(written[0]))
+    arrays, texts = read_arrays(path, HEADER, WHAT)
+    texts["training"] = texts["training"].replace('"batch_size": 6', '"batch_size": 5')
+    write_arrays(path, arrays, texts, WHAT)
+    with pytest.raises(bl.FileError, match="its texts were damaged"):
+        bl.load_checkpoint(path)
     bl.save_params(written[0].params, tmp_path / "params")
     with pytest.raises(bl.FileError, match="holds no checkpoint of isoblocks"):
         bl.load_checkpoint(tmp_path / "params")
@@ -812,8 +827,10 @@ def test_a_damaged_file_is_a_file_error(tmp_path_factory, data):
         found = bl.load_checkpoint(folder / "broken")
     except bl.FileError:
         return
+    original = bl.load_checkpoint(path)
+    assert header_of(found) == header_of(original)
     for name, array in arrays_of(found).items():
-        assert np.array_equal(array, arrays_of(bl.load_checkpoint(path))[name])
+        assert np.array_equal(array, arrays_of(original)[name])
 
 
 @pytest.mark.parametrize("name", QUICK)
