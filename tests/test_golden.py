@@ -16,7 +16,9 @@ import pytest
 import blocks as bl
 from blocks import _limits, initializers
 from blocks._block import Block
+from blocks._checkpoint import arrays_of
 from blocks._files import document, encoded, library
+from blocks._plan import History, Plan
 from blocks._stack import run
 from blocks.initializers import Initializer
 from custom_blocks import Gated
@@ -125,6 +127,39 @@ PARAMS = {
     "encoder/0/bias": np.array([1.0, 2.0, 3.0], np.float64),
     "steps": np.array(7, np.int64),
 }
+DRAWING = bl.infer(bl.Sequential(bl.Dense(2), bl.Dropout(0.5)), (3,))
+DRAWN = {"0/kernel": np.arange(6, dtype=np.float32).reshape(3, 2), "0/bias": np.float32([0.5, -1])}
+CHECKPOINT = bl.Checkpoint(
+    DRAWING,
+    Plan(
+        "mse",
+        bl.AdamW(bl.StepDecay(0.01, 2, 0.5), weight_decay=0.1),
+        epochs=3,
+        batch_size=4,
+        seed=7,
+        clip_norm=2.0,
+        metrics=("mae",),
+        early_stop=bl.EarlyStop("validation_mae", patience=2),
+        keep_best=True,
+    ),
+    examples=7,
+    params=DRAWN,
+    slots={
+        "mean": {"0/kernel": np.float32([[1, 2], [3, 4], [5, 6]])},
+        "square": {"0/kernel": np.float32([[0, 1], [4, 9], [16, 25]])},
+    },
+    history=History(
+        (2.0, 1.5, 1.25),
+        0.75,
+        ({"loss": 1.8, "mae": 1.0, "validation_loss": 1.5, "validation_mae": 0.5},),
+        DRAWN,
+    ),
+    frozen=("0/bias",),
+    draws="shared",
+    draws_seed=5,
+    calls={"1/calls": np.int64(3)},
+    random={},
+)
 NETWORKS = {"network_v1.json": NETWORK, "node_v1.json": NODE}
 DEFAULTS = "defaults_v1.json"
 
@@ -211,9 +246,24 @@ def test_parameters(name, tmp_path):
         assert file.read_bytes() == (GOLDEN / file.name).read_bytes(), file.name
 
 
+def test_a_checkpoint(tmp_path):
+    found = bl.load_checkpoint(GOLDEN / "checkpoint_v1.safetensors")
+    assert found.plan == CHECKPOINT.plan
+    assert found.node.block == DRAWING.block
+    assert found.history == CHECKPOINT.history
+    assert (found.examples, found.frozen) == (7, ("0/bias",))
+    assert (found.draws, found.draws_seed, found.step) == ("shared", 5, 3)
+    ours, theirs = arrays_of(CHECKPOINT), arrays_of(found)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    CHECKPOINT.save(tmp_path / "again")
+    golden = (GOLDEN / "checkpoint_v1.safetensors").read_bytes()
+    assert (tmp_path / "again").read_bytes() == golden
+
+
 def test_the_documents_example():
     text = (GOLDEN.parents[1] / "docs" / "files.md").read_text()
-    first, second, _ = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    first, second, *_ = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     net = bl.Sequential(bl.Dense(3, kernel_init=initializers.Normal(0.5)), act=bl.ReLU())
     assert bl.from_json(first) == net
     node = bl.infer(net, (None, 8))
@@ -242,3 +292,5 @@ if __name__ == "__main__":
     for name, most in WRITTEN.items():
         if not list(GOLDEN.glob(f"{name}*")):
             bl.save_params(PARAMS, GOLDEN / name, network=NETWORK, max_shard_bytes=most)
+    if not (GOLDEN / "checkpoint_v1.safetensors").exists():
+        CHECKPOINT.save(GOLDEN / "checkpoint_v1.safetensors")
