@@ -99,6 +99,8 @@ class Backend:
         setup: each name that listings may use, to the line that makes it after the imports, with
             {seed} where a seed goes.
         packages: the modules whose versions decide what its models do.
+        unseen: levels of `parity` that it does not measure by the way in which its models run, each
+            with the reason. The other adapters of `modes` set it.
     """
 
     name: ClassVar[str]
@@ -109,6 +111,22 @@ class Backend:
     imports: ClassVar[dict[str, str]]
     setup: ClassVar[dict[str, str]] = {}
     packages: ClassVar[tuple[str, ...]]
+    unseen: ClassVar[dict[str, str]] = {}
+
+    @property
+    def modes(self) -> dict[str, Backend]:
+        """The ways in which its models run, each with an adapter that runs them so.
+
+        `compare` times them all; "torch compiled" is the backend "torch" in its mode "compiled".
+        """
+        return {"eager": self}
+
+    @property
+    def engines(self) -> dict[str, dict[str, str]]:
+        """The frameworks that can be under it, that of this process first, each to the environment
+        variables of a process that has it; none if it is a framework itself.
+        """
+        return {}
 
     def versions(self) -> dict[str, str]:
         """Each package that decides what its models do, to its version."""

@@ -12,6 +12,8 @@ from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
 from blocks._certificate import Certificate, certify, load_certificate, verify
 from blocks._checkpoint import Checkpoint, load_checkpoint
+from blocks._compare import compare
+from blocks._comparison import Comparison, load_comparison
 from blocks._diff import diff
 from blocks._draw import Drawing, draw
 from blocks._errors import (
@@ -131,6 +133,7 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Combinator",
+    "Comparison",
     "Composite",
     "Constant",
     "Conv",
@@ -221,6 +224,8 @@ __all__ = [
     "at",
     "autoencoder",
     "backends",
+    "certify",
+    "compare",
     "by_activation",
     "certify",
     "copy_params",
@@ -244,6 +249,7 @@ __all__ = [
     "load",
     "load_certificate",
     "load_checkpoint",
+    "load_comparison",
     "load_params",
     "load_params_file",
     "lower",

@@ -17,19 +17,27 @@ def known() -> dict[str, EntryPoint]:
 
 @cache
 def find_backend(name: str) -> Any:
-    """The adapter of that name; raises `BackendError` if it is unknown or cannot be imported."""
-    if not isinstance(name, str) or name not in known():
+    """The adapter of that name; raises `BackendError` if it is unknown or cannot be imported.
+
+    A backend's name may have one of its modes behind it: "torch compiled".
+    """
+    word, _, mode = str(name).partition(" ")
+    if word not in known():
         names = ", ".join(sorted(known())) or "none; install isoblocks with pip first"
         raise BackendError(
             f"unknown backend {name!r}. Known: {names}.{did_you_mean(str(name), known())}"
         )
     try:
-        return known()[name].load()
+        adapter = known()[word].load()
     except ModuleNotFoundError as error:
         raise BackendError(
-            f"backend {name!r} needs {error.name}, which is not installed. "
-            f"Install it with: pip install 'isoblocks[{name}]'"
+            f"backend {word!r} needs {error.name}, which is not installed. "
+            f"Install it with: pip install 'isoblocks[{word}]'"
         ) from None
+    if mode and mode not in adapter.modes:
+        modes = ", ".join(adapter.modes)
+        raise BackendError(f"backend {word!r} has no mode {mode!r}. It has: {modes}.")
+    return adapter.modes[mode] if mode else adapter
 
 
 def installed() -> list[str]:

@@ -222,6 +222,19 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
 
 def check_backend(label: str, found: Any) -> None:
     """Refuse what is no measurement of a backend, or says other than its own figures."""
+    check_parts(label, found)
+    if found["agrees"] is not agreeing(found):
+        raise FileError(f"{label} contradicts itself: 'agrees' does not follow from its figures.")
+
+
+def agreeing(found: dict[str, Any]) -> bool:
+    """What follows from facts and figures."""
+    within = all(number(f["relative"]) <= f["tolerance"] for f in found["figures"])
+    return not found["facts"] and within
+
+
+def check_parts(label: str, found: Any) -> None:
+    """Refuse what is no measurement of a backend."""
     parts = {"agrees": bool, "versions": dict, "facts": list, "notes": list, "figures": list}
     if not isinstance(found, dict) or any(
         not isinstance(found.get(name), kind) for name, kind in parts.items()
@@ -240,11 +253,6 @@ def check_backend(label: str, found: Any) -> None:
             )
         ):
             raise FileError(f"{label} has a figure that is none: {shown(f)}.")
-    agreed = not found["facts"] and all(
-        number(f["relative"]) <= f["tolerance"] for f in found["figures"]
-    )
-    if found["agrees"] is not agreed:
-        raise FileError(f"{label} contradicts itself: 'agrees' does not follow from its figures.")
 
 
 def is_number(value: Any, kind: Any, least: int) -> bool:

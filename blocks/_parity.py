@@ -240,19 +240,23 @@ class Inputs:
     def draw(
         cls, node: Node, batch_size: int, rng: np.random.Generator, start: Params | None = None
     ) -> Inputs:
-        """Normal numbers, a few of them large, exact in float32; any length is 5."""
-
-        def normal(spec: Spec) -> np.ndarray:
-            sizes = (batch_size, *(5 if n is None else n for n in spec.shape))
-            if not is_float(spec):
-                return rng.integers(0, spec.below or 2, sizes).astype(spec.dtype)
-            return narrow(rng.normal(size=sizes) * np.exp(rng.normal(size=sizes)), spec.dtype)
-
-        x = map_value(normal, node.in_spec)
+        x = draw_batch(node, batch_size, rng)
         lengths = lower(doubled(node), "numpy")
         y = apply(lengths, x)
         like = lambda a: narrow(rng.normal(size=a.shape), node.dtype)  # noqa: E731
         return cls(x, map_value(like, y), map_value(like, y), start or {})
+
+
+def draw_batch(node: Node, batch_size: int, rng: np.random.Generator) -> Any:
+    """Normal numbers, a few of them large, exact in float32; any length is 5."""
+
+    def draw(spec: Spec) -> np.ndarray:
+        sizes = (batch_size, *(5 if n is None else n for n in spec.shape))
+        if not is_float(spec):
+            return rng.integers(0, spec.below or 2, sizes).astype(spec.dtype)
+        return narrow(rng.normal(size=sizes) * np.exp(rng.normal(size=sizes)), spec.dtype)
+
+    return map_value(draw, node.in_spec)
 
 
 def narrow(array: np.ndarray, dtype: str) -> np.ndarray:

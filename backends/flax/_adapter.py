@@ -54,6 +54,10 @@ class FlaxBackend(Backend):
     }
     setup: ClassVar = {"rngs": "rngs = nnx.Rngs({seed})"}
 
+    @property
+    def modes(self) -> dict[str, Backend]:
+        return {"compiled": self}
+
     def program(self, node: Node) -> Program:
         program = super().program(node)
         return replace(program, expression=module(program.expression))

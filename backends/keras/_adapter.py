@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.keras import _weights, modules, ops
 from backends.keras._common import layer_name, rule
-from backends.keras._engine import ENGINES
+from backends.keras._engine import ENGINES, GRAPHS
 from backends.keras._trace import Statement, Tracer, called
 from backends.keras._train import SLOTS, Training, exact, loss_of, native
 from blocks._errors import UnsupportedError
@@ -54,6 +55,17 @@ class KerasBackend(Backend):
     @property
     def engine(self) -> Any:
         return ENGINES[keras.backend.backend()]
+
+    @property
+    def engines(self) -> dict[str, dict[str, str]]:
+        now = keras.backend.backend()
+        others = [name for name in ENGINES if name != now and find_spec(name)]
+        return {name: {"KERAS_BACKEND": name} for name in (now, *others)}
+
+    @property
+    def modes(self) -> dict[str, Backend]:
+        """Under torch Keras compiles nothing, unless each model says so."""
+        return {"eager": Eager()} | ({"compiled": Compiled()} if self.engine.traces else {})
 
     def versions(self) -> dict[str, str]:
         engine = keras.backend.backend()
@@ -195,6 +207,35 @@ class KerasBackend(Backend):
             if name in own:
                 variable.assign(own[name])
         self.engine.set_random(own)
+
+
+class Eager(KerasBackend):
+    """Keras models whose steps of training are no graph either."""
+
+    def trainer(
+        self, node: Node, model: Any, loss: Any, optimizer: Any, clip_norm: float | None = None
+    ) -> Base:
+        step = Trainer(self.engine, node, model, loss, optimizer, clip_norm)
+        if self.engine.traces:
+            step.step_by_step()
+        return step
+
+
+class Compiled(KerasBackend):
+    """Keras models in graphs, as `predict` and `fit` of Keras make them."""
+
+    unseen: ClassVar = {"blocks": "a graph keeps no values inside"}
+
+    @property
+    def engine(self) -> Any:
+        return GRAPHS[keras.backend.backend()]
+
+    def forward(self, node: Node, model: Any, x: Any, training: bool) -> Any:
+        with self.engine.precision(node.dtype):
+            if not training:
+                return map_value(np.asarray, model.predict_on_batch(map_value(tensor, x)))
+            y = self.engine.call(model, map_value(tensor, x), training)
+            return map_value(keras.ops.convert_to_numpy, y)
 
 
 class Trainer(Base):

@@ -1,8 +1,11 @@
-"""The engines under Keras 3: how each one computes gradients, keeps float64 and takes an array."""
+"""The engines under Keras 3: how each one computes gradients, keeps float64 and takes an array.
+
+Two of them make graphs of functions: those in `GRAPHS` do so with all that they compute.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -27,6 +30,13 @@ class TensorFlow(Engine):
 
     traces = True  # training steps, which become a graph
 
+    def graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as this engine runs it."""
+        return function
+
+    def call(self, model: Any, x: Any, training: bool) -> Any:
+        return self.graph(lambda x: model(x, training=training))(x)
+
     def precision(self, dtype: Any) -> AbstractContextManager[Any]:
         return nullcontext()
 
@@ -49,18 +59,22 @@ class TensorFlow(Engine):
     ) -> tuple[Any, list[Any]]:
         import tensorflow as tf
 
-        inputs = floats(x)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            tape.watch([v.value for v in variables])
-            y = model(x, training=training)
-        wanted = [*inputs, *(v.value for v in variables)]
-        seeds = [
-            tf.cast(c, like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)
-        ]
-        grads = tape.gradient(leaves(y), wanted, seeds, tf.UnconnectedGradients.ZERO)
-        grads = list(map(self.whole, grads))
-        return grads[: len(inputs)], grads[len(inputs) :]
+        def backward(x: Any, cotangent: Any) -> Any:
+            inputs = floats(x)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(inputs)
+                tape.watch([v.value for v in variables])
+                y = model(x, training=training)
+            wanted = [*inputs, *(v.value for v in variables)]
+            seeds = [
+                tf.cast(c, like.dtype) for c, like in zip(leaves(cotangent), leaves(y), strict=True)
+            ]
+            grads = tape.gradient(leaves(y), wanted, seeds, tf.UnconnectedGradients.ZERO)
+            grads = list(map(self.whole, grads))
+            return grads[: len(inputs)], grads[len(inputs) :]
+
+        dx, dweights = self.graph(backward)(x, cotangent)
+        return dx, dweights
 
 
 class Torch(Engine):
@@ -118,6 +132,23 @@ class Jax(Engine):
 
     traces = True
 
+    def graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+    def call(self, model: Any, x: Any, training: bool) -> Any:
+        def output(weights: list[Any], state: list[Any], x: Any) -> Any:
+            return model.stateless_call(weights, state, x, training=training)
+
+        weights = [v.value for v in model.trainable_variables]
+        state = [v.value for v in model.non_trainable_variables]
+        y, new = self.graph(output)(weights, state, x)
+        self.assign(model, new)
+        return y
+
+    def assign(self, model: Any, state: list[Any]) -> None:
+        for variable, value in zip(model.non_trainable_variables, state, strict=True):
+            variable.assign(value)
+
     def whole(self, gradient: Any) -> Any:
         return gradient
 
@@ -137,23 +168,48 @@ class Jax(Engine):
         import jax
 
         # Keras's two lists say what is trained; here the gradients of frozen ones are wanted too
-        trained, others = model.trainable_variables, model.non_trainable_variables
-        held = {id(v): v.value for v in (*trained, *others)}
+        groups = model.trainable_variables, model.non_trainable_variables
 
-        def output(weights: list[Any], inputs: list[Any]) -> Any:
-            values = held | {id(v): w for v, w in zip(variables, weights, strict=True)}
-            lists = ([values[id(v)] for v in group] for group in (trained, others))
-            return model.stateless_call(*lists, with_floats(x, inputs), training=training)
+        def backward(weights: list[Any], state: list[Any], x: Any, cotangent: Any) -> Any:
+            def output(weights: list[Any], inputs: list[Any]) -> Any:
+                mine = {id(v): w for v, w in zip(variables, weights, strict=True)}
+                values = [
+                    [mine.get(id(v), held) for v, held in zip(*pair, strict=True)]
+                    for pair in zip(groups, state, strict=True)
+                ]
+                return model.stateless_call(*values, with_floats(x, inputs), training=training)
+
+            y, back, new = jax.vjp(output, weights, floats(x), has_aux=True)
+            cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
+            return back(cotangent), new
 
         weights = [v.value for v in variables]
-        y, back, new = jax.vjp(output, weights, floats(x), has_aux=True)
-        cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
+        state = [[v.value for v in group] for group in groups]
+        (dweights, dx), new = self.graph(backward)(weights, state, x, cotangent)
         differentiated = set(map(id, variables))
-        for variable, value in zip(others, new, strict=True):
+        for variable, value in zip(groups[1], new, strict=True):
             if id(variable) not in differentiated:
                 variable.assign(value)
-        dweights, dx = back(cotangent)
         return dx, dweights
 
 
+class TensorFlowGraph(TensorFlow):
+    """All that TensorFlow computes, as graphs."""
+
+    def graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        import tensorflow as tf
+
+        return tf.function(function)
+
+
+class JaxGraph(Jax):
+    """All that JAX computes, compiled."""
+
+    def graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        import jax
+
+        return jax.jit(function)
+
+
 ENGINES: dict[str, Any] = {"tensorflow": TensorFlow(), "torch": Torch(), "jax": Jax()}
+GRAPHS: dict[str, Any] = {"tensorflow": TensorFlowGraph(), "jax": JaxGraph()}

@@ -184,6 +184,25 @@ class TorchBackend(Backend):
             if name in state:
                 set_state(from_numpy(state[name]))
 
+    @property
+    def modes(self) -> dict[str, Backend]:
+        return {"eager": self, "compiled": CompiledTorch()}
+
+
+class CompiledTorch(TorchBackend):
+    """torch models that compile themselves: for each batch size, and never in part.
+
+    The blocks of others that were compiled count for none of them: torch would else go on without
+    compiling after a few.
+    """
+
+    unseen: ClassVar = {"blocks": "compiled code keeps no values inside"}
+
+    def build(self, program: Program, seed: int, blank: bool = False) -> Any:
+        model = super().build(program, seed, blank)
+        model.compile(fullgraph=True, dynamic=False, recompile_limit=64, isolate_recompiles=True)
+        return model
+
 
 class Trainer(Base):
     """Makes steps by torch's own optimiser, which is `native`."""

@@ -1,0 +1,303 @@
+"""A comparison of contenders as data: a table for the terminal, and a file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from blocks._arrays import replacing
+from blocks._certificate import agreeing, check_parts, figure, is_number, largest, number
+from blocks._errors import FileError, shown
+from blocks._files import Allowed, fingerprint, node_from_json
+from blocks._json import as_text, parsed, read_text
+from blocks._params import count
+from blocks._spec import Node, array_dtype
+
+FORMAT, VERSION = "isoblocks comparison", 1
+LEVELS = ("outputs", "gradients", "curve")
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` measured: true if all contenders ran and agree; prints as a table.
+
+    Attributes:
+        node: the network at its input.
+        data: all that the file holds: plain JSON, with times in seconds and memory in bytes.
+    """
+
+    node: Node
+    data: dict[str, Any]
+
+    def __bool__(self) -> bool:
+        return bool(self.contenders) and all(row["agrees"] for row in self.contenders)
+
+    @property
+    def contenders(self) -> list[dict[str, Any]]:
+        """A row for each contender, in the order in which they were started."""
+        found: list[dict[str, Any]] = self.data["contenders"]
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON: all of it, or nothing."""
+        text = as_text(self.data, "comparison", indent=1) + "\n"
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.markup import escape
+        from rich.table import Table
+
+        data, rows = self.data, self.contenders
+        numbers = data["parameters"]
+        table = Table(
+            title=f"{numbers['count']:,} parameters, {numbers['bytes'] / MB:,.2f} MB",
+            caption=self.caption(),
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("contender")
+        columns = columns_of(data)
+        for column in columns:
+            table.add_column(column.head, justify="right", no_wrap=True)
+        best = [column.least(rows) for column in columns]
+        for row in rows:
+            pairs = zip(columns, best, strict=True)
+            table.add_row(
+                escape(row["name"]), *(column.cell(row, least) for column, least in pairs)
+            )
+        yield table
+        for row in rows:
+            if row["error"] is not None:
+                yield f"[red]{escape(row['name'])}: {escape(row['error'])}[/]"
+            for text in (*row["facts"], *row["notes"]):
+                yield escape(f"{row['name']}: {text}")
+            for f in row["figures"]:
+                if number(f["relative"]) > f["tolerance"]:
+                    where = f" at {f['where']}" if f["where"] else ""
+                    text = f"{row['name']}: {f['level']} {f['name']} differs by {figure(f)}{where}"
+                    yield f"[red]{escape(text)}; allowed {f['tolerance']:.0e}[/]"
+        yield "All agree." if self else "[red]Not all ran and agree.[/]"
+
+    def caption(self) -> str:
+        """Where and how it was measured."""
+        data, held = self.data, self.data["machine"]
+        versions = {k: v for row in self.contenders for k, v in row["versions"].items()}
+        software = ", ".join(f"{name} {version}" for name, version in versions.items())
+        return (
+            f"{held['processor']}, {held['cores']} cores; Python {held['python']}, {software}.\n"
+            f"Medians of {data['rounds']} rounds ± half the interquartile range. forward is apply in "
+            f"evaluation, training a step of fit on {data['training_batch']} examples: NumPy in and "
+            "out. compile is the first step of each less a later one. MB is the peak of the "
+            "process, in brackets after the import. The last columns are the largest difference "
+            "from the reference in float64, as a share."
+        )
+
+    def __str__(self) -> str:
+        from blocks._console import as_text
+
+        return as_text(self, width=140)
+
+
+# Columns of the table
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its head, its number in a row, what is written for it, and whether less is better.
+
+    A row has no number where nothing was measured.
+    """
+
+    head: str
+    value: Any
+    text: Any
+    judged: bool = True
+
+    def least(self, rows: list[dict[str, Any]]) -> float | None:
+        """The number that is emphasised."""
+        found = [v for row in rows if (v := self.value(row)) is not None]
+        return min(found) if self.judged and len(found) > 1 else None
+
+    def cell(self, row: dict[str, Any], least: float | None) -> str:
+        value = self.value(row)
+        if value is None:
+            return "-"
+        return f"[bold green]{self.text(row)}[/]" if value == least else str(self.text(row))
+
+
+def columns_of(data: dict[str, Any]) -> list[Column]:
+    """What the table shows."""
+    import_, build = (plain(f"{name}_seconds", f"{name}\ns") for name in ("import", "build"))
+    forward = [
+        timed(f"forward\n{size}, ms", lambda row, size=size: row["forward"][str(size)])
+        for size in data["batch_sizes"]
+    ]
+    training = timed(f"training\n{data['training_batch']}, ms", lambda row: row["training"])
+    memory = Column("peak\nMB", lambda row: row["peak_memory"], held)
+    return [
+        *(import_, build, Column("compile\ns", compiled, lambda row: f"{compiled(row):.2f}")),
+        *(*forward, training, memory, *map(judged, LEVELS)),
+    ]
+
+
+def plain(key: str, head: str) -> Column:
+    return Column(head, lambda row: row[key], lambda row: f"{row[key]:.2f}")
+
+
+def compiled(row: dict[str, Any]) -> float | None:
+    found = [seconds for seconds in row["compile_seconds"].values() if seconds is not None]
+    return sum(found) if found else None
+
+
+def timed(head: str, times: Any) -> Column:
+    def middle(row: dict[str, Any]) -> float | None:
+        return median(times(row)) if times(row) else None
+
+    def text(row: dict[str, Any]) -> str:
+        return f"{digits(1e3 * median(times(row)))} ±{digits(1e3 * spread(times(row)))}"
+
+    return Column(head, middle, text)
+
+
+def digits(number: float) -> str:
+    """Three digits that say something."""
+    return f"{number:.3f}" if number < 1 else f"{number:.2f}" if number < 100 else f"{number:.0f}"
+
+
+def spread(times: list[float]) -> float:
+    """Half the interquartile range."""
+    if len(times) < 2:
+        return 0.0
+    low, _, high = quantiles(times, n=4, method="inclusive")
+    return (high - low) / 2
+
+
+def held(row: dict[str, Any]) -> str:
+    """The peak, and in brackets the share of the framework alone."""
+    own = row["memory_after_import"]
+    return f"{row['peak_memory'] / MB:.0f}" + (f" ({own / MB:.0f})" if own is not None else "")
+
+
+def judged(level: str) -> Column:
+    """How far a level is from the reference; exactness is no race."""
+
+    def worst(row: dict[str, Any]) -> dict[str, Any] | None:
+        return largest(f for f in row["figures"] if f["level"] == level)
+
+    def text(row: dict[str, Any]) -> str:
+        found = worst(row)
+        wrong = found is not None and number(found["relative"]) > found["tolerance"]
+        return f"[red]{figure(found)}[/]" if wrong else figure(found)
+
+    return Column(level, worst, text, judged=False)
+
+
+# Reading
+
+NUMBERS = {"seed": 0, "rounds": 1, "training_batch": 1}  # each with its least
+TEXTS = ("name", "backend", "mode")
+SECONDS = ("import_seconds", "build_seconds")
+BYTES = ("memory_after_import", "peak_memory")
+KEYS = {*TEXTS, *SECONDS, *BYTES, "engine", "versions", "error", "compile_seconds"} | {
+    *("forward", "training", "agrees", "facts", "notes", "figures")
+}
+
+
+def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
+    """Read what `Comparison.save` wrote.
+
+    Args:
+        path: of the file.
+        custom: the `Custom` classes that its network may name, as in `load`.
+
+    Raises:
+        FileError: if it is no comparison, or its parts contradict each other.
+    """
+    data = parsed(read_text(path), "comparison")
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise FileError(f"{path} is no comparison: it does not say 'format': {FORMAT!r}.")
+    if data.get("version") != VERSION:
+        raise FileError(
+            f"{path} has version {shown(data.get('version'))}, but version {VERSION} is what this "
+            "isoblocks reads. Install a newer one."
+        )
+    wrong = [name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)]
+    wrong += [name for name in ("machine", "parameters") if not isinstance(data.get(name), dict)]
+    wrong += [
+        name for name in ("batch_sizes", "contenders") if not isinstance(data.get(name), list)
+    ]
+    if not wrong and not all(is_number(size, int, 1) for size in data["batch_sizes"]):
+        wrong.append("batch_sizes")
+    if not wrong and {"processor", "cores", "python"} - data["machine"].keys():
+        wrong.append("machine")
+    if wrong:
+        raise FileError(f"{path} is a comparison without a proper {wrong[0]!r}.")
+    node = node_from_json(as_text(data.get("network"), "network"), custom)
+    if data.get("fingerprint") != fingerprint(node):
+        raise FileError(
+            f"{path} compares a network with the fingerprint {shown(data.get('fingerprint'))}, "
+            f"but holds one with {fingerprint(node)}."
+        )
+    if data["parameters"] != sizes_of(node):
+        raise FileError(
+            f"{path} counts the parameters {shown(data['parameters'])}, but its network has "
+            f"{sizes_of(node)}."
+        )
+    for row in data["contenders"]:
+        check_contender(path, row, data)
+    return Comparison(node, data)
+
+
+def sizes_of(node: Node) -> dict[str, int]:
+    """How many numbers the parameters are, how many of them are trained, and their bytes."""
+    specs = node.param_specs().values()
+    held = sum(math.prod(s.shape) * array_dtype(s.dtype).itemsize for s in specs)
+    return {"count": count(node), "trainable": count(node, trainable=True), "bytes": held}
+
+
+def check_contender(path: str | Path, row: Any, data: dict[str, Any]) -> None:
+    """Refuse what is no measurement of a contender, or says other than its own figures."""
+    label = f"{path}: {shown(row.get('name') if isinstance(row, dict) else row)}"
+    if not isinstance(row, dict) or row.keys() != KEYS:
+        raise FileError(f"{label} is no contender with {', '.join(sorted(KEYS))}.")
+    check_parts(label, row)
+    compiling, forward = row["compile_seconds"], row["forward"]
+    proper = {
+        **{name: isinstance(row[name], str) for name in TEXTS},
+        **{name: isinstance(row[name], str | None) for name in ("engine", "error")},
+        **{name: is_amount(row[name], float | int) for name in SECONDS},
+        **{name: is_amount(row[name], int) for name in BYTES},
+        "versions": all(isinstance(value, str) for value in row["versions"].values()),
+        "facts": all(isinstance(text, str) for text in row["facts"]),
+        "notes": all(isinstance(text, str) for text in row["notes"]),
+        "compile_seconds": isinstance(compiling, dict)
+        and compiling.keys() == {"forward", "training"}
+        and all(is_amount(value, float | int) for value in compiling.values()),
+        "forward": isinstance(forward, dict)
+        and list(forward) == [str(size) for size in data["batch_sizes"]]
+        and all(are_times(times, data["rounds"]) for times in forward.values()),
+        "training": are_times(row["training"], data["rounds"]),
+    }
+    if wrong := [name for name, right in proper.items() if not right]:
+        raise FileError(f"{label} has {wrong[0]!r} that is none: {shown(row[wrong[0]])}.")
+    agreed = row["error"] is None and agreeing(row)
+    if row["agrees"] is not agreed:
+        raise FileError(f"{label} contradicts itself: 'agrees' does not follow from its figures.")
+
+
+def is_amount(value: Any, kind: Any) -> bool:
+    """Whether a value is a number of seconds or bytes, or null where nobody knows."""
+    return value is None or is_number(value, kind, 0)
+
+
+def are_times(values: Any, rounds: int) -> bool:
+    """Whether values are seconds of at most so many rounds."""
+    return (
+        isinstance(values, list)
+        and len(values) <= rounds
+        and all(is_number(value, float | int, 0) for value in values)
+    )
