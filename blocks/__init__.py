@@ -224,6 +224,7 @@ __all__ = [
     "at",
     "autoencoder",
     "backends",
+    "by_activation",
     "certify",
     "compare",
     "by_activation",

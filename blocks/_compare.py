@@ -174,11 +174,6 @@ class Row:
         self.engine = next(iter(told["engines"]), None)
         return told
 
-    def become(self, mode: str, alone: bool) -> None:
-        """Take a mode, and the name that says so where the backend has others."""
-        self.mode = mode
-        self.name = " ".join([self.backend, *([] if alone else filter(None, (self.engine, mode)))])
-
     def build(self, how: dict[str, Any]) -> None:
         self.found |= self.ask("build", mode=self.mode, **how) or {}
 
@@ -219,14 +214,14 @@ def hired(
         return row, row.load()
 
     def enlist(row: Row, modes: list[str], environ: dict[str, str]) -> None:
-        """Contenders of one backend under one engine, of which one is there."""
+        """Contenders of one backend under one engine, whose first process is there."""
         spare: Row | None = row
         for mode in modes:
-            row.become(mode, alone=row.engine is None and len(modes) == 1)
-            seen.append(row.name)
-            if not wanted or any(f"{row.name} ".startswith(f"{word} ") for word in wanted):
-                one, spare = spare or start(row.backend, environ)[0], None
-                one.become(mode, alone=row.engine is None and len(modes) == 1)
+            name = name_of(row.backend, row.engine, mode, len(modes) == 1)
+            seen.append(name)
+            if not wanted or any(f"{name} ".startswith(f"{word} ") for word in wanted):
+                one = spare or start(row.backend, environ)[0]
+                one.name, one.engine, one.mode, spare = name, row.engine, mode, None
                 crew.append(one)
         if spare is not None:
             spare.worker.close()
@@ -247,6 +242,13 @@ def hired(
                 enlist(row, told["modes"], environ)
     check_wanted(wanted, seen, crew)
     return crew
+
+
+def name_of(backend: str, engine: str | None, mode: str, only: bool) -> str:
+    """What a contender is called: by its mode too, unless that is the only one."""
+    if engine is None and only:
+        return backend
+    return " ".join(filter(None, (backend, engine, mode)))
 
 
 def check_wanted(wanted: list[str], seen: list[str], crew: list[Row]) -> None:

@@ -89,9 +89,9 @@ class Comparison:
         software = ", ".join(f"{name} {version}" for name, version in versions.items())
         return (
             f"{held['processor']}, {held['cores']} cores; Python {held['python']}, {software}.\n"
-            f"Medians of {data['rounds']} rounds ± half the interquartile range. forward is apply in "
-            f"evaluation, training a step of fit on {data['training_batch']} examples: NumPy in and "
-            "out. compile is the first step of each less a later one. MB is the peak of the "
+            f"Medians of {data['rounds']} rounds ± half the interquartile range. forward is apply "
+            f"in evaluation, training a step of fit on {data['training_batch']} examples: NumPy in "
+            "and out. compile is the first step of each less a later one. MB is the peak of the "
             "process, in brackets after the import. The last columns are the largest difference "
             "from the reference in float64, as a share."
         )

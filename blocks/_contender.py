@@ -1,8 +1,9 @@
 """One contender of `compare`, in a process of its own: `python -m blocks._contender BACKEND`.
 
 It imports one framework, builds the network, makes its first steps and then as many as it is asked
-for, and at last measures its parity. Steps are timed as `apply` and `fit` make them: arrays of NumPy
-go in, and arrays of NumPy, or the loss as a number, come out, which waits until they are there.
+for, and at last measures its parity. Steps are timed as `apply` and `fit` make them: arrays of
+NumPy go in, and arrays of NumPy, or the loss as a number, come out, which waits until they are
+there.
 """
 
 from __future__ import annotations
@@ -149,8 +150,8 @@ def peak_memory() -> int | None:
     status = Path("/proc/self/status")
     if status.exists():  # where resource would also count the process that started this one
         lines = status.read_text().splitlines()
-        held = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-        return int(held[0]) * 1024 if held else None
+        found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+        return int(found[0]) * 1024 if found else None
     try:
         import resource
     except ImportError:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -52,7 +53,7 @@ class Worker:
             "TMPDIR": self.folder.name,
         }
         with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603  (a module of our own)
                 [sys.executable, "-P", "-W", "ignore", "-m", module, argument],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -63,7 +64,8 @@ class Worker:
                 start_new_session=True,  # so that what it starts itself ends with it
             )
         self.answers: Queue[str] = Queue()
-        Thread(target=self.listen, daemon=True).start()
+        self.listener = Thread(target=self.listen, daemon=True)
+        self.listener.start()
 
     def listen(self) -> None:
         """Put every line where `ask` waits for it, and at the end an empty one."""
@@ -108,6 +110,9 @@ class Worker:
             else:
                 self.process.kill()
             self.process.wait()
+        with suppress(OSError):  # what nobody read any more
+            self.process.stdin.close()  # type: ignore[union-attr]
+        self.listener.join()
         self.folder.cleanup()
 
 

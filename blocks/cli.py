@@ -1,4 +1,4 @@
-"""The command line: `isoblocks demo|summary|source|parity|import`."""
+"""The command line: `isoblocks demo|summary|source|parity|compare|import`."""
 
 from __future__ import annotations
 
@@ -93,6 +93,23 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--flattened", choices=LAYOUTS, help="how the other model flattens")
     command.set_defaults(run=run_import)
+
+    command = network_command(commands, "compare", "what a network costs on each framework, here")
+    command.add_argument(
+        "--backends", metavar="NAME,NAME", help="all that are installed if left out"
+    )
+    command.add_argument(
+        "--contenders",
+        metavar="NAME,NAME",
+        help='such as "torch compiled,keras jax"; all if left out',
+    )
+    command.add_argument("--batch-sizes", metavar="N,N", default="1,32")
+    command.add_argument("--rounds", type=int, default=15, help="how often all are timed in turn")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("-o", "--output", metavar="FILE.json", help="write what was measured")
+    command.add_argument("--html", metavar="FILE.html", help="write it as a page")
+    command.set_defaults(run=run_compare)
+
     return top
 
 
@@ -185,6 +202,43 @@ def run_parity(options: Any) -> int:
     if options.certificate:
         report.save(options.certificate)
     return 0 if report else 1
+
+
+def run_compare(options: Any) -> int:
+    from blocks._compare import compare
+
+    sizes = counts("--batch-sizes", options.batch_sizes)
+    found = compare(
+        node_of(options),
+        backends=words(options.backends),
+        contenders=words(options.contenders),
+        batch_sizes=sizes,
+        rounds=options.rounds,
+        seed=options.seed,
+        progress=True,
+    )
+    console = Console()
+    console.print(found)
+    if options.output:
+        found.save(options.output)
+    if options.html:
+        from blocks._report import page
+
+        page(found).save(options.html)
+    return 0 if found else 1
+
+
+def words(text: str | None) -> list[str] | None:
+    """The names in a list such as "numpy,torch"; None if there is no list."""
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def counts(option: str, text: str) -> list[int]:
+    """The numbers in a list such as "1,32"."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise FieldError(f"{option} must be numbers such as 1,32, got {text!r}.") from None
 
 
 def run_verify(options: Any) -> int:

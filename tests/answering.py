@@ -1,0 +1,39 @@
+"""What a process of `blocks._worker` serves in its tests."""
+
+import os
+import subprocess
+import sys
+import time
+
+from blocks._errors import FieldError
+from blocks._worker import serve
+
+
+def echo(value):
+    print("a framework says this on standard output")
+    os.write(1, b"and this below Python\n")
+    subprocess.run([sys.executable, "-c", "import sys; print(sys.stdin.read())"], check=True)
+    return value
+
+
+def fail(kind):
+    if kind == "ours":
+        raise FieldError("rate must be below 1.")
+    raise ZeroDivisionError("by 0\nand a traceback")
+
+
+def die(words):
+    print(words, file=sys.stderr, flush=True)
+    os.abort()
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+def folders():
+    return os.environ["TMPDIR"], sys.argv[1], os.environ["GREETING"], sys.path
+
+
+if __name__ == "__main__":
+    serve({f.__name__: f for f in (echo, fail, die, sleep, folders)})
