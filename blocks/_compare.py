@@ -26,7 +26,7 @@ from blocks._spec import Node
 from blocks._worker import Worker, WorkerError
 
 MOST = 16  # processes that are alive at once
-PATIENCE = 900.0  # seconds for one answer
+PATIENCE = 1800.0  # seconds for one answer
 
 Tell = Callable[..., None]
 

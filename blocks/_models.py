@@ -135,10 +135,10 @@ def lower(
     program = drawing_program(adapter, node, draws, seed)
     known = Origin(node, adapter, program.bindings, program.streams, draws, seed)
     model = known.call("build", program, seed, not native)
-    ORIGINS[model] = known
+    ORIGINS[inner(model)] = known
     if native:
         given = check_params(node, params_of(model))  # in the node's dtype
-    adopt(model, known, init_params(node, seed) if given is None else given, given is None)
+    adopt(inner(model), known, init_params(node, seed) if given is None else given, given is None)
     if wanted:
         train(model, known, wanted)
     return model

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from blocks._arrays import replacing
 from blocks._block import Block
 from blocks._draw import draw
 from blocks._errors import BlockError, FieldError, did_you_mean
@@ -224,7 +225,8 @@ def run_compare(options: Any) -> int:
     if options.html:
         from blocks._report import page
 
-        page(found).save(options.html)
+        with replacing(options.html) as temporary:
+            temporary.write_text(page(found), encoding="utf-8")
     return 0 if found else 1
 
 

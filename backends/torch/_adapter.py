@@ -190,18 +190,17 @@ class TorchBackend(Backend):
 
 
 class CompiledTorch(TorchBackend):
-    """torch models that compile themselves: for each batch size, and never in part.
+    """torch models that are compiled: for each batch size, and never in part.
 
-    The blocks of others that were compiled count for none of them: torch would else go on without
-    compiling after a few.
+    torch counts for each model how often it is compiled: it would else go on without after a few.
     """
 
     unseen: ClassVar = {"blocks": "compiled code keeps no values inside"}
 
     def build(self, program: Program, seed: int, blank: bool = False) -> Any:
         model = super().build(program, seed, blank)
-        model.compile(fullgraph=True, dynamic=False, recompile_limit=64, isolate_recompiles=True)
-        return model
+        whole = {"fullgraph": True, "dynamic": False}
+        return torch.compile(model, **whole, recompile_limit=64, isolate_recompiles=True)
 
 
 class Trainer(Base):
