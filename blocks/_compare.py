@@ -133,7 +133,7 @@ def chosen(backends: Iterable[str] | None, wanted: list[str]) -> list[str]:
     for name in (*names, *(word.partition(" ")[0] for word in wanted)):
         if name not in known():
             find_backend(name)  # which raises, and says which ones there are
-    found = [name for name in names if not wanted or any(w.split()[0] == name for w in wanted)]
+    found = [name for name in names if not wanted or any(begins(name, word) for word in wanted)]
     if not found:
         raise FieldError(f"compare has nothing to compare: {wanted} of the backends {names}.")
     return found
@@ -219,47 +219,46 @@ def hired(
         for mode in modes:
             name = name_of(row.backend, row.engine, mode, len(modes) == 1)
             seen.append(name)
-            if not wanted or any(f"{name} ".startswith(f"{word} ") for word in wanted):
+            if not wanted or any(begins(word, name) for word in wanted):
                 one = spare or start(row.backend, environ)[0]
                 one.name, one.engine, one.mode, spare = name, row.engine, mode, None
                 crew.append(one)
-        if spare is not None:
+        if spare is not None and spare.error is None:
             spare.worker.close()
+        elif spare is not None:  # it failed before it knew its modes
+            spare.name = name_of(row.backend, row.engine, "", True)
+            seen.append(spare.name)
+            crew.append(spare)
 
     for backend in names:
         row, told = start(backend, {})
-        if row.error is not None:
-            if not (lenient and row.kind == "BackendError"):
-                crew.append(row)
+        if lenient and row.kind == "BackendError":
             continue
         enlist(row, told["modes"], {})
         for engine, environ in list(told["engines"].items())[1:]:
-            if not wanted or any(
-                f"{backend} {engine}".startswith(" ".join(word.split()[:2])) for word in wanted
-            ):
+            here = f"{backend} {engine}"
+            if not wanted or any(begins(here, word) or begins(word, here) for word in wanted):
                 row, told = start(backend, environ)
                 row.engine = engine
                 enlist(row, told["modes"], environ)
-    check_wanted(wanted, seen, crew)
-    return crew
-
-
-def name_of(backend: str, engine: str | None, mode: str, only: bool) -> str:
-    """What a contender is called: by its mode too, unless that is the only one."""
-    if engine is None and only:
-        return backend
-    return " ".join(filter(None, (backend, engine, mode)))
-
-
-def check_wanted(wanted: list[str], seen: list[str], crew: list[Row]) -> None:
-    """Refuse a name that no contender has, nor begins with."""
-    failed = [row.name for row in crew if row.error is not None]
     for word in wanted:
-        if not any(f"{name} ".startswith(f"{word} ") for name in (*seen, *failed)):
+        if not any(begins(word, name) or begins(name, word) for name in seen):
             raise FieldError(
                 f"there is no contender {word!r}. There are {', '.join(seen) or 'none'}."
                 f"{did_you_mean(word, seen)}"
             )
+    return crew
+
+
+def begins(start: str, name: str) -> bool:
+    """Whether the first words of a name are these."""
+    words = start.split()
+    return name.split()[: len(words)] == words
+
+
+def name_of(backend: str, engine: str | None, mode: str, only: bool) -> str:
+    """What a contender is called: by its mode too, unless that is the only one."""
+    return " ".join(filter(None, (backend, engine, "" if only and engine is None else mode)))
 
 
 def measure(crew: list[Row], how: dict[str, Any], rounds: int, steps: int, tell: Tell) -> None:

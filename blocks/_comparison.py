@@ -50,26 +50,14 @@ class Comparison:
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from rich.markup import escape
-        from rich.table import Table
 
-        data, rows = self.data, self.contenders
-        numbers = data["parameters"]
-        table = Table(
-            title=f"{numbers['count']:,} parameters, {numbers['bytes'] / MB:,.2f} MB",
-            caption=self.caption(),
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("contender")
-        columns = columns_of(data)
-        for column in columns:
-            table.add_column(column.head, justify="right", no_wrap=True)
-        best = [column.least(rows) for column in columns]
-        for row in rows:
-            pairs = zip(columns, best, strict=True)
-            table.add_row(
-                escape(row["name"]), *(column.cell(row, least) for column, least in pairs)
-            )
-        yield table
+        rows, (costs, times, exactness) = self.contenders, columns_of(self.data)
+        whole = self.table([*costs, *times, *exactness])
+        if console.measure(whole, options=options.update(width=999)).maximum <= options.max_width:
+            yield whole
+        else:
+            yield from map(self.table, (costs, times, exactness))
+        yield f"[dim italic]{escape(self.caption())}[/]"
         for row in rows:
             if row["error"] is not None:
                 yield f"[red]{escape(row['name'])}: {escape(row['error'])}[/]"
@@ -82,13 +70,30 @@ class Comparison:
                     yield f"[red]{escape(text)}; allowed {f['tolerance']:.0e}[/]"
         yield "All agree." if self else "[red]Not all ran and agree.[/]"
 
+    def table(self, columns: list[Column]) -> Any:
+        """Some columns, with a row for each contender."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        numbers = self.data["parameters"]
+        title = f"{numbers['count']:,} parameters, {numbers['bytes'] / MB:,.2f} MB"
+        table = Table(title=title, padding=(0, 1, 0, 0))
+        table.add_column("contender", no_wrap=True)
+        for column in columns:
+            table.add_column(column.head, justify="right", no_wrap=True)
+        best = [column.least(self.contenders) for column in columns]
+        for row in self.contenders:
+            cells = (column.cell(row, least) for column, least in zip(columns, best, strict=True))
+            table.add_row(escape(row["name"]), *cells)
+        return table
+
     def caption(self) -> str:
         """Where and how it was measured."""
         data, held = self.data, self.data["machine"]
         versions = {k: v for row in self.contenders for k, v in row["versions"].items()}
         software = ", ".join(f"{name} {version}" for name, version in versions.items())
         return (
-            f"{held['processor']}, {held['cores']} cores; Python {held['python']}, {software}.\n"
+            f"{held['processor']}, {held['cores']} cores; Python {held['python']}, {software}. "
             f"Medians of {data['rounds']} rounds ± half the interquartile range. forward is apply "
             f"in evaluation, training a step of fit on {data['training_batch']} examples: NumPy in "
             "and out. compile is the first step of each less a later one. MB is the peak of the "
@@ -129,19 +134,17 @@ class Column:
         return f"[bold green]{self.text(row)}[/]" if value == least else str(self.text(row))
 
 
-def columns_of(data: dict[str, Any]) -> list[Column]:
-    """What the table shows."""
+def columns_of(data: dict[str, Any]) -> tuple[list[Column], list[Column], list[Column]]:
+    """What the table shows: what is paid once, what each step takes, and how exact it is."""
     import_, build = (plain(f"{name}_seconds", f"{name}\ns") for name in ("import", "build"))
+    compile_ = Column("compile\ns", compiled, lambda row: f"{compiled(row):.2f}")
+    memory = Column("peak\nMB", lambda row: row["peak_memory"], held)
     forward = [
         timed(f"forward\n{size}, ms", lambda row, size=size: row["forward"][str(size)])
         for size in data["batch_sizes"]
     ]
     training = timed(f"training\n{data['training_batch']}, ms", lambda row: row["training"])
-    memory = Column("peak\nMB", lambda row: row["peak_memory"], held)
-    return [
-        *(import_, build, Column("compile\ns", compiled, lambda row: f"{compiled(row):.2f}")),
-        *(*forward, training, memory, *map(judged, LEVELS)),
-    ]
+    return [import_, build, compile_, memory], [*forward, training], list(map(judged, LEVELS))
 
 
 def plain(key: str, head: str) -> Column:

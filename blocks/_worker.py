@@ -112,7 +112,7 @@ class Worker:
             self.process.wait()
         with suppress(OSError):  # what nobody read any more
             self.process.stdin.close()  # type: ignore[union-attr]
-        self.listener.join()
+        self.listener.join(timeout=5)
         self.folder.cleanup()
 
 

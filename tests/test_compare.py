@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import types
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,7 @@ import pytest
 import blocks as bl
 from blocks import _compare
 from blocks._certificate import measured
+from blocks._console import as_text
 from blocks._worker import Worker, WorkerError
 from blocks.cli import main
 from conftest import need
@@ -83,6 +85,13 @@ def test_it_is_a_table(found):
     assert "All agree." in text
     assert "±" in text
     assert found.data["contenders"][1]["versions"]["torch"] in text
+
+
+def test_a_narrow_terminal_gets_three_tables(found):
+    wide, narrow = (as_text(found, width=width) for width in (200, 80))
+    assert wide.count("numpy") < narrow.count("numpy")
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
 
 
 def changed(found, change):
@@ -282,6 +291,21 @@ def test_a_backend_that_is_not_installed(scripted, monkeypatch):
     assert found.contenders[1]["error"] == "backend 'torch' needs torch"
 
 
+def test_an_engine_that_fails(scripted, monkeypatch):
+    def broken(self):
+        if self.engine == "torch":
+            raise WorkerError("its process ended by SIGSEGV")
+        return real(self)
+
+    real = scripted.loaded
+    monkeypatch.setattr(scripted, "loaded", broken)
+    found = bl.compare(NET, (3,), backends=["keras"], batch_sizes=(1, 2), rounds=1)
+    assert [row["name"] for row in found.contenders] == [*ALL[3:5], "keras torch"]
+    assert found.contenders[2]["error"] == "its process ended by SIGSEGV"
+    only = {"backends": ["keras"], "contenders": ["keras torch eager"], "batch_sizes": (1, 2)}
+    assert [row["name"] for row in bl.compare(NET, (3,), **only).contenders] == ["keras torch"]
+
+
 def test_only_so_many_at_once(scripted, monkeypatch):
     monkeypatch.setattr(_compare, "MOST", 5)
     with pytest.raises(bl.FieldError, match="5 contenders at most"):
@@ -386,13 +410,18 @@ def test_what_is_not_trained_is_not_timed():
     assert "no loss of several outputs" in row["notes"][0]
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
     bl.save(bl.infer(NET, (3,)), tmp_path / "net.json")
     target = tmp_path / "comparison.json"
     command = ["compare", str(tmp_path / "net.json"), "--backends", "numpy", "--rounds", "1"]
     assert main([*command, "--batch-sizes", "2,3", "-o", str(target)]) == 0
     assert "All agree." in capsys.readouterr().out
     assert bl.load_comparison(target).data["batch_sizes"] == [2, 3]
+    page = types.ModuleType("blocks._report")
+    page.page = lambda comparison: f"<p>{comparison.data['batch_sizes']}"
+    monkeypatch.setitem(sys.modules, "blocks._report", page)
+    assert main([*command, "--contenders", "numpy", "--html", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text() == "<p>[1, 32]"
     assert main([*command, "--batch-sizes", "two"]) == 2
     assert "--batch-sizes must be numbers such as 1,32, got 'two'" in capsys.readouterr().err
 
