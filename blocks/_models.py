@@ -521,7 +521,7 @@ def gradients(
     inputs, concrete = batch(known.node, x)
     size = len(leaves(inputs)[0])
     weight = fitted(cotangent, concrete.out_spec, "the cotangent", size)
-    values = inner(model), inputs, weight
+    values = model, inputs, weight
     dx, native = known.call("gradients", known.node, *values, training, known.bindings)
     weights = {b.path: canonical(b, native[b.path]) for b in known.bindings if b.spec.trainable}
     dx = [owned(narrowed(g, known.node.dtype), (*leaves(inputs), *leaves(weight))) for g in dx]

@@ -449,10 +449,16 @@ def test_every_mode_means_the_same(name, dtype):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_compiled_torch_means_the_same():
     need("torch")
+    from torch._dynamo.utils import counters
+
+    counters.clear()
     report = bl.parity(CNN, (5, 4, 2), backends=["torch compiled"])
     assert report, str(report)
+    assert counters["stats"]["unique_graphs"] >= 6
+    assert not counters["graph_break"]
 
 
 class Traced(bl.Custom):
@@ -488,6 +494,59 @@ def test_a_mode_is_what_it_is_called(name):
     Traced.calls = 0
     bl.fit(model, (x, y), loss="mse", epochs=6, batch_size=2)
     assert (Traced.calls >= 6) is name.endswith("eager")
+
+
+def test_gradients_of_compiled_keras_come_from_a_graph(monkeypatch):
+    """So do outputs in training."""
+    need("keras")
+    import keras
+    import numpy as np
+
+    from backends.keras._engine import GRAPHS
+
+    engine, made = GRAPHS[keras.backend.backend()], []
+    real = type(engine).graph
+
+    def graph(self, function):
+        made.append(function.__name__)
+        return real(self, function)
+
+    monkeypatch.setattr(type(engine), "graph", graph)
+    model = bl.lower(bl.Dense(2), "keras compiled", input_shape=(3,))
+    bl.gradients(model, np.ones((2, 3)), np.ones((2, 2)))
+    assert made == ["backward"]
+    bl.apply(model, np.ones((2, 3)), training=True)
+    assert len(made) == 2
+
+
+def test_gradients_of_compiled_torch_come_from_compiled_code(monkeypatch):
+    """So do all others: no step runs as it is written."""
+    need("torch")
+    import numpy as np
+    import torch
+
+    ran = []
+
+    def backend(graph, inputs):
+        def run(*args):
+            ran.append(torch.is_grad_enabled())
+            return graph(*args)
+
+        return run
+
+    real = torch.compile
+    patched = lambda *args, **options: real(*args, **options, backend=backend)  # noqa: E731
+    monkeypatch.setattr(torch, "compile", patched)
+        torch, "compile", lambda *a, **options: real(*a, **options, backend=backend)
+    )
+    net = bl.Sequential(bl.Dense(4), bl.BatchNorm(), bl.Dense(2))
+    model = bl.lower(net, "torch compiled", input_shape=(3,))
+    x, y = np.ones((5, 3)), np.ones((5, 2))
+    for training in (False, True):
+        bl.apply(model, x, training=training)
+        bl.gradients(model, x, y, training=training)
+    bl.fit(model, (x, y), loss="mse", batch_size=5)
+    assert ran == [False, True, False, True, True]
 
 
 def test_an_unknown_mode_is_refused():
