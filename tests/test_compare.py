@@ -537,8 +537,6 @@ def test_gradients_of_compiled_torch_come_from_compiled_code(monkeypatch):
     real = torch.compile
     patched = lambda *args, **options: real(*args, **options, backend=backend)  # noqa: E731
     monkeypatch.setattr(torch, "compile", patched)
-        torch, "compile", lambda *a, **options: real(*a, **options, backend=backend)
-    )
     net = bl.Sequential(bl.Dense(4), bl.BatchNorm(), bl.Dense(2))
     model = bl.lower(net, "torch compiled", input_shape=(3,))
     x, y = np.ones((5, 3)), np.ones((5, 2))
