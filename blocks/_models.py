@@ -106,7 +106,8 @@ def lower(
 
     Args:
         network: a node, or a block together with `input_shape` and the options of `infer`.
-        backend: "torch", "keras", "flax", "numpy", or another that is installed.
+        backend: "torch", "keras", "flax", "numpy", or another that is installed; with a mode behind
+            it, such as "torch compiled" or "keras eager", a model that runs so in all verbs.
         params: canonical parameters; drawn from `seed` if left out.
         seed: of the first parameters, and of shared draws.
         init: "shared" for the same first parameters on every backend, "native" for the framework's
