@@ -227,8 +227,6 @@ __all__ = [
     "by_activation",
     "certify",
     "compare",
-    "by_activation",
-    "certify",
     "copy_params",
     "count",
     "diff",

@@ -141,7 +141,7 @@ def lower(
         given = check_params(node, params_of(model))  # in the node's dtype
     adopt(inner(model), known, init_params(node, seed) if given is None else given, given is None)
     if wanted:
-        train(model, known, wanted)
+        train(inner(model), known, wanted)
     return model
 
 
