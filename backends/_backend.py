@@ -21,11 +21,11 @@ from backends._custom import Own, check_name
 from backends._expression import (
     WIDTH,
     Call,
+    Code,
     Definition,
     evaluate,
     hoisted,
     lets,
-    render,
     walk,
 )
 from backends._loading import indented, places
@@ -246,7 +246,7 @@ class Backend:
         If loading, it is a program: with a docstring, `load_params` and what it does as a script.
         """
         definitions = self.definitions(program)
-        body = self.body(program)
+        body = self.body(program).text
         own = Own(self.reserved() | assigned_in(body), self.namespace(0))
         for definition in definitions:
             own.add(definition)
@@ -313,8 +313,19 @@ class Backend:
         """The statements that make `y` of `x`, in evaluation."""
         return "    y = model(x)"
 
-    def body(self, program: Program) -> str:
+    def located(self, program: Program) -> tuple[str, dict[str, set[int]]]:
+        """The listing, and at which of its lines, counted from 1, the block of each home stands."""
+        text, code = self.source(program), self.body(program)
+        before = text.count("\n") - len(code.lines) + 1  # the statements are the end of a listing
+        places = {home: {before + line for line in lines} for home, lines in code.places.items()}
+        return text, places
+
+    def body(self, program: Program) -> Code:
         """The statements that build the model."""
+        return self.assignments(program, Code())
+
+    def assignments(self, program: Program, code: Code) -> Code:
+        """Write what has a name in the program, then the model."""
         statements: dict[str, Any] = {}
         shared = lets(program.expression)
         taken = self.reserved() | shared.keys()
@@ -322,7 +333,9 @@ class Backend:
         for name, value in (shared | {"model": program.expression}).items():
             parts, whole = hoisted(value, fresh)
             statements |= {**parts, name: whole}
-        return "\n".join(render(value, prefix=f"{n} = ") for n, value in statements.items())
+        for name, value in statements.items():
+            code.write(value, prefix=f"{name} = ")
+        return code
 
     def expressions(self, program: Program) -> Iterable[Any]:
         """All expressions of a program."""

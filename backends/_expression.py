@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,14 @@ class Let:
     """An expression with a name: built once, used wherever the name occurs again."""
 
     name: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The expression of a block, with the home of its node: it changes neither model nor code."""
+
+    home: str
     value: Any
 
 
@@ -129,7 +137,7 @@ def children(expression: Any) -> list[Any]:
     match expression:
         case Call():
             return [value for _, value in (*expression.shown(), *expression.implied)]
-        case Let():
+        case Let() | Mark():
             return [expression.value]
         case Lambda() | Each():
             return [expression.body]
@@ -167,6 +175,11 @@ def hoisted(expression: Any, fresh: Iterator[str]) -> tuple[dict[str, Any], Any]
 
     def rebuilt(expression: Any) -> Generator[Any, Any, tuple[Any, int]]:
         match expression:
+            case Mark(home, value):
+                made, height = yield rebuilt(value)
+                if isinstance(made, Name) and made.text in named:
+                    named[made.text] = Mark(home, named[made.text])
+                return Mark(home, made), height
             case Call():
                 args, deepest = yield rebuilt(expression.args)
                 kwargs, below = yield rebuilt(dict(expression.kwargs))
@@ -199,6 +212,8 @@ def evaluate(expression: Any, namespace: Mapping[str, Any]) -> Any:
         match expression:
             case Name(text):
                 return lookup(text, namespace)
+            case Mark(_, inner):
+                return (yield value(inner))
             case Call():
                 args = []
                 for arg in expression.args:
@@ -247,30 +262,81 @@ def lookup(text: str | Definition, namespace: Mapping[str, Any]) -> Any:
     return found
 
 
+@dataclass(frozen=True)
+class Code:
+    """Lines of a listing, and at which of them, counted from 0, the block of each home stands."""
+
+    lines: list[str] = field(default_factory=list)
+    places: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def add(self, text: str) -> range:
+        """Write a text; returns where it is."""
+        first = len(self.lines)
+        self.lines.extend(text.split("\n"))
+        return range(first, len(self.lines))
+
+    def mark(self, home: str, lines: Iterable[int]) -> None:
+        """Note where a block stands."""
+        self.places.setdefault(home, set()).update(lines)
+
+    def write(self, expression: Any, indent: int = 0, prefix: str = "", suffix: str = "") -> None:
+        """Write an expression, in one line if it fits, else one argument a line.
+
+        `prefix` and `suffix` stand before and after it on the same line and count in its width.
+        """
+        run(self.written(expression, indent, prefix, suffix))
+
+    def written(
+        self, expression: Any, indent: int, prefix: str, suffix: str
+    ) -> Generator[Any, Any, None]:
+        line = one_line(expression)
+        items, opening, closing, between = parts(expression)
+        margin, first = " " * indent if self.lines else "", len(self.lines)
+        if not items or indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
+            marks = written_marks(expression)
+            self.add(margin + prefix + line + suffix)
+        else:
+            marks = outer_marks(expression)
+            # a lone argument has no comma, as formatters write it
+            comma = "" if closing == ")" and len(items) == 1 and opening != "(" else between.strip()
+            self.add(margin + prefix + opening)
+            for label, item in items:
+                yield self.written(item, indent + 4, label, comma)
+            self.add(" " * indent + closing + suffix)
+        for home in marks:
+            self.mark(home, range(first, len(self.lines)))
+
+
 def render(expression: Any, indent: int = 0, prefix: str = "", suffix: str = "") -> str:
-    """Code for an expression, one line if it fits, else one argument a line.
-
-    `prefix` and `suffix` stand before and after it on the same line and count in its width.
-    """
-    line = one_line(expression)
-    if indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
-        return prefix + line + suffix
-    return run(broken(expression, indent, prefix, suffix))
+    """Code for an expression, as `Code.write` lays it out; the first line has no margin."""
+    code = Code()
+    code.write(expression, indent, prefix, suffix)
+    return code.text
 
 
-def broken(expression: Any, indent: int, prefix: str, suffix: str) -> Generator[Any, Any, str]:
-    """Code for an expression over several lines where it does not fit into one."""
-    line = one_line(expression)
-    items, opening, closing, between = parts(expression)
-    if not items or indent + len(prefix) + len(line) + len(suffix) <= WIDTH:
-        return prefix + line + suffix
-    # a lone argument has no comma, as formatters write it
-    comma = "" if closing == ")" and len(items) == 1 and opening != "(" else between.strip()
-    lines = [f"{prefix}{opening}"]
-    for label, item in items:
-        lines.append(" " * (indent + 4) + (yield broken(item, indent + 4, label, comma)))
-    lines.append(" " * indent + closing + suffix)
-    return "\n".join(lines)
+def outer_marks(expression: Any) -> Iterator[str]:
+    """The homes of the blocks that an expression is, not of those inside; a name is its value."""
+    while isinstance(expression, (Mark, Let, Lambda, Star)):
+        if isinstance(expression, Mark):
+            yield expression.home
+        expression = children(expression)[0]
+
+
+def written_marks(expression: Any) -> Iterator[str]:
+    """The homes of all blocks that are written where an expression is."""
+    stack = [expression]
+    while stack:
+        here = stack.pop()
+        if isinstance(here, Let):
+            yield from outer_marks(here)
+            continue
+        if isinstance(here, Mark):
+            yield here.home
+        stack.extend(children(here))
 
 
 def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str, str]:
@@ -278,6 +344,8 @@ def parts(expression: Any) -> tuple[list[tuple[str, Any]], str, str, str]:
     between the items: a comma also behind the last if each has a line of its own.
     """
     match expression:
+        case Mark(_, value):
+            return parts(value)
         case Call():
             items = [(f"{name}=" if name else "", item) for name, item in expression.shown()]
             return items, f"{expression.function}(", ")", ", "
@@ -310,6 +378,8 @@ def one_line(expression: Any) -> str:
                 return text
             case Let(name, _):
                 return name
+            case Mark(_, value):
+                return (yield code(value))
             case Call() | Lambda() | Each() | Star() | Subscript() | list() | tuple() | dict():
                 items, opening, closing, between = parts(expression)
                 texts = []

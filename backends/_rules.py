@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from backends._expression import Let, optional
+from backends._expression import Let, Mark, optional
 from backends._transforms import Part, Transform, parted, same
 from blocks._block import Block, Combinator
 from blocks._errors import MissingRuleError, UnsupportedError, place
@@ -183,10 +183,6 @@ class Rules:
         """What keeps a network from float64 precision on this backend."""
         return [limit for limit in self.inexact if any(map(limit.concerns, node.walk()))]
 
-    def marked(self, node: Node, expression: Any) -> Any:
-        """The expression of a node, in what remembers whose it is; here nothing does."""
-        return expression
-
     def find(self, node: Node) -> Rule:
         """The rule of the block as written, else of what it expands to, else of its family."""
         for kind in (type(node.block), type(node.form), node.form.ruled_as()):
@@ -232,7 +228,7 @@ class Rules:
                 streams.setdefault(calls.path, calls)
             combines = isinstance(node.form, Combinator)
             expression = rule.function(node, children) if combines else rule.function(node)
-            expression = self.marked(node, expression)
+            expression = Mark(node.home, expression)
             if not node.shared:
                 return expression
             if shared.setdefault(node.shared, expression) != expression:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from backends._backend import Backend, Record
 from backends._backend import Trainer as Base
-from backends._expression import Name, call, evaluate, optional
+from backends._expression import Code, Name, call, evaluate, optional
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.flax import _weights, modules, ops
@@ -76,9 +76,11 @@ class FlaxBackend(Backend):
             written = {path_of(binding) for binding in program.bindings}
             return completed(nnx.eval_shape(make), written, seed)
 
-    def body(self, program: Program) -> str:
-        wide = 'jax.config.update("jax_enable_x64", True)\n'
-        return (wide if program.node.dtype == "float64" else "") + super().body(program)
+    def body(self, program: Program) -> Code:
+        code = Code()
+        if program.node.dtype == "float64":
+            code.add('jax.config.update("jax_enable_x64", True)')
+        return self.assignments(program, code)
 
     def loaded(self, places: list[list[Binding]]) -> str:
         pairs = [(Name(spelled(b[0])), native_array(b, NUMPY)) for b in places]

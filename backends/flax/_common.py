@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._expression import Let, Name, call, optional
+from backends._expression import Let, Mark, Name, call, optional
 from backends._rules import Rules
 from blocks._spec import Node
 
@@ -22,7 +22,9 @@ def layer(node: Node, function: str, *args: Any, **kwargs: Any) -> Any:
 
 def module(expression: Any) -> Any:
     """The expression, in an nnx.Sequential if it is a function."""
-    inner = expression.value if isinstance(expression, Let) else expression
+    inner = expression
+    while isinstance(inner, (Let, Mark)):
+        inner = inner.value
     function = isinstance(inner, Name) or inner.function == "partial"
     return call("nnx.Sequential", expression) if function else expression
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -19,13 +19,13 @@ import numpy as np
 
 from backends._backend import Backend, Place, Record
 from backends._backend import Trainer as Base
-from backends._expression import call, evaluate, literal, optional, render
+from backends._expression import Code, call, evaluate, literal, optional
 from backends._loading import NUMPY, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.keras import _weights, modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES, GRAPHS
-from backends.keras._trace import Statement, Tracer, called
+from backends.keras._trace import Tracer, called
 from backends.keras._train import SLOTS, Training, exact, loss_of, native
 from blocks._errors import UnsupportedError
 from blocks._spec import Node, Spec, aligned, array_dtype, is_float, leaves, map_value
@@ -76,10 +76,6 @@ class KerasBackend(Backend):
         tracer = Tracer(self.reserved() | {"x"})
         return tracer, run(tracer.trace(program.expression, "inputs", "x"))
 
-    def statements(self, program: Program) -> tuple[list[Statement], str]:
-        tracer, out = self.traced(program)
-        return tracer.statements, out
-
     def build(self, program: Program, seed: int, blank: bool = False) -> Any:
         with self.engine.precision(program.node.dtype), policy(program.node), seeded(seed):
             namespace = self.namespace(seed)
@@ -91,16 +87,20 @@ class KerasBackend(Backend):
         MADE[model] = made
         return model
 
-    def body(self, program: Program) -> str:
-        name = policy_name(program.node)
-        lines = [] if name == "float32" else [f"keras.config.set_dtype_policy({literal(name)})"]
-        lines.append(render(inputs_of(program), prefix="inputs = "))
-        statements, out = self.statements(program)
-        lines += [statement.code() for statement in statements]
-        return "\n".join([*lines, f"model = keras.Model(inputs, {out})"])
+    def body(self, program: Program) -> Code:
+        code, name = Code(), policy_name(program.node)
+        if name != "float32":
+            code.add(f"keras.config.set_dtype_policy({literal(name)})")
+        code.write(inputs_of(program), prefix="inputs = ")
+        tracer, out = self.traced(program)
+        lines = [code.add(statement.code()) for statement in tracer.statements]
+        for mark in tracer.marks:
+            code.mark(mark.home, chain(*lines[mark.first : mark.end]))
+        code.add(f"model = keras.Model(inputs, {out})")
+        return code
 
     def expressions(self, program: Program) -> list[Any]:
-        return [statement.callee for statement in self.statements(program)[0]]
+        return [statement.callee for statement in self.traced(program)[0].statements]
 
     def loaded(self, places: list[list[Binding]]) -> str:
         lines = []
@@ -305,9 +305,9 @@ def run_all(
     for count, statement in enumerate([None, *tracer.statements]):
         if statement is not None:
             values[statement.target] = statement.run(values, namespace, apply)
-        while marks and marks[0][0] == count:
-            _, home, name = marks.popleft()
-            made.append((home, "", values[name]))
+        while marks and marks[0].end == count:
+            mark = marks.popleft()
+            made.append((mark.home, "", values[mark.variable]))
     return made
 
 

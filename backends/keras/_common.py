@@ -14,23 +14,7 @@ from backends._rules import Rules
 from blocks._errors import UnsupportedError, place
 from blocks._spec import Node
 
-
-@dataclass(frozen=True)
-class Mark:
-    """The step of a node, whose result is remembered under the node's home."""
-
-    home: str
-    step: Any
-
-
-class MarkingRules(Rules):
-    """A functional model has no modules of nodes, so each step says whose it is."""
-
-    def marked(self, node: Node, expression: Any) -> Any:
-        return Mark(node.home, expression)
-
-
-rule = MarkingRules("keras")
+rule = Rules("keras")
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from backends._expression import Let, Name, call, evaluate, one_line, render
+from backends._expression import Let, Mark, Name, call, evaluate, one_line, render
 from backends.keras._common import (
     Flow,
     Item,
     Join,
-    Mark,
     Op,
     Pipe,
 )
@@ -84,12 +83,21 @@ def arguments(source: Any) -> Any:
     return call("", **source) if isinstance(source, dict) else call("", source)
 
 
+class Made(NamedTuple):
+    """The statements, from the first to before the end, that make a block's result, a variable."""
+
+    first: int
+    end: int
+    home: str
+    variable: str
+
+
 class Tracer:
     """Writes steps as statements on named values."""
 
     def __init__(self, used: set[str]) -> None:
         self.statements: list[Statement] = []
-        self.marks: list[tuple[int, str, str]] = []  # after how many, whose, in which variable
+        self.marks: list[Made] = []
         self.used = used
         self.layers: dict[str, str] = {}  # name of a shared layer -> the variable that holds it
 
@@ -112,8 +120,9 @@ class Tracer:
         """
         match step:
             case Mark(home, inner):
+                first = len(self.statements)
                 x = yield self.trace(inner, x, target, shared)
-                self.marks.append((len(self.statements), home, x))
+                self.marks.append(Made(first, len(self.statements), home, x))
                 return x
             case Pipe(steps):
                 for inner in steps:

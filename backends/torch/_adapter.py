@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from backends._backend import Backend, Record
 from backends._backend import Trainer as Base
-from backends._expression import Name, call, optional
+from backends._expression import Code, Name, call, optional
 from backends._loading import TORCH, dotted, example, indented, native_array
 from backends._rules import Binding, Program
 from backends.torch import _weights, modules, ops
@@ -54,13 +54,13 @@ class TorchBackend(Backend):
             model = super().build(program, seed)
             return model.to(getattr(torch, program.node.param_dtype))
 
-    def body(self, program: Program) -> str:
-        node, text = program.node, super().body(program)
+    def body(self, program: Program) -> Code:
+        node, code = program.node, super().body(program)
         if node.param_dtype != "float32":
-            text += f"\nmodel = model.to(torch.{node.param_dtype})"
+            code.add(f"model = model.to(torch.{node.param_dtype})")
         if node.dtype != node.param_dtype:
-            text += f"\n# run it inside torch.autocast('cpu', torch.{node.dtype})"
-        return text
+            code.add(f"# run it inside torch.autocast('cpu', torch.{node.dtype})")
+        return code
 
     def loaded(self, places: list[list[Binding]]) -> str:
         state = {dotted(b[0]): native_array(b, TORCH) for b in places}
