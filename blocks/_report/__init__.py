@@ -1,0 +1,143 @@
+"""`page`: a comparison as one HTML page that needs nothing else, and no network to be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blocks._report import _sections
+from blocks._report._findings import findings
+from blocks._report._html import Markup, element, joined
+from blocks._report._numbers import memory
+from blocks._report._sources import network
+from blocks._sourcemap import with_written
+from blocks._spec import Node, shapes
+
+# Nothing is loaded from anywhere.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def page(comparison: Any) -> str:
+    """A comparison as an HTML page: the network as a diagram beside its listings, how exactly each
+    contender computes every block, and what it costs.
+
+    Args:
+        comparison: with the network as `node`, and as `data` what was measured.
+
+    Returns:
+        The whole text of the page. It refers to no other file, works without scripts, and prints
+        with all that it folds.
+    """
+    node, data = comparison.node, comparison.data
+    rows = data["contenders"]
+    index = {path: i for i, path in enumerate(dict.fromkeys(n.path for n in node.walk()))}
+    order = {path: i for i, path in enumerate(returned(node))}
+    kinds = {n.path: type(n.block).__name__ for n in node.walk()}
+    title = f"One network, {len(rows)} ways to run it"
+    picture = network(node, index)
+    body = joined(
+        element("header", element("h1", title), element("p", subtitle(node, data))),
+        section("Findings", "findings", found(findings(data, order))),
+        section(
+            "The network and its code",
+            "network",
+            element("p", "Point at a block, a line or a row below: it is marked in all places. "
+                    "A click or tap keeps it marked.", class_="hint"),
+            picture,
+        ),
+        section("Parity", "parity", _sections.parity(rows, order, kinds)),
+        section("Speed", "speed", element("p", how(data)), _sections.timings(data)),
+        section("Start", "start", _sections.start(rows)),
+        section("Memory", "memory", _sections.held(rows)),
+        section("Contenders", "contenders", _sections.remarks(rows)),
+    )  # fmt: skip
+    known = {"paths": list(index), "drawn": drawn(node, index, picture)}
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("title", title),
+        element("style", Markup(beside("page.css"))),
+    )
+    scripts = joined(
+        element("script", Markup(embedded(known)), type="application/json", id="known"),
+        element("script", Markup(beside("page.js"))),
+    )
+    whole = element("html", head, element("body", element("main", body), scripts), lang="en")
+    return f"<!DOCTYPE html>\n{whole}\n"
+
+
+def section(title: str, name: str, *content: Any) -> Markup:
+    return element("section", element("h2", title), *content, id=f"section-{name}", class_="part")
+
+
+def found(sentences: list[tuple[str, str]]) -> Markup:
+    signs = {"good": "✓ ", "bad": "✗ ", "plain": ""}
+    return element(
+        "ul", *(element("li", signs[kind], words, class_=kind) for kind, words in sentences)
+    )
+
+
+def subtitle(node: Node, data: dict[str, Any]) -> str:
+    """The network and the machine in a few words."""
+    held, numbers = data["machine"], data["parameters"]
+    return (
+        f"{shapes(node.in_spec)} to {shapes(node.out_spec)} in {node.dtype}, "
+        f"{numbers['count']:,} parameters ({memory(numbers['bytes'])}). Measured on "
+        f"{held['processor']}, {held['cores']} cores, Python {held['python']}."
+    )
+
+
+def how(data: dict[str, Any]) -> str:
+    return (
+        f"{data['rounds']} rounds, in each of which all contenders made their steps in turn. Each "
+        "round is a dot, the bar is the middle half of them, the mark their median. Arrays of "
+        "NumPy go in, and arrays of NumPy come out."
+    )
+
+
+def returned(root: Node) -> Iterator[str]:
+    """Paths in the order in which blocks return: a block of blocks after its last part."""
+    stack = [(root, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node.path
+        else:
+            stack.append((node, True))
+            stack += [(child, False) for child in reversed(node.children)]
+
+
+def drawn(root: Node, index: dict[str, int], picture: str) -> list[int]:
+    """For each block the one whose picture stands for it: its twin in the repetition that is drawn,
+    or the nearest block around it.
+    """
+    shown = {path for path in index if element_of(path) in picture}
+    stands: dict[str, str] = {}
+    for node, twin in with_written(root, shown):
+        path = twin.path
+        while path and path not in shown:
+            path = path.rpartition("/")[0]
+        stands[node.path] = path
+    return [index[stands[path]] for path in index]
+
+
+def element_of(path: str) -> str:
+    """How the drawing says whose picture it is."""
+    from xml.sax.saxutils import quoteattr
+
+    return f"data-path={quoteattr(path)}"
+
+
+def embedded(value: Any) -> str:
+    """JSON that can stand in a script."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def beside(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")

@@ -1,0 +1,149 @@
+"""Plots in SVG: rows of equal height, each a small picture as wide as its cell.
+
+Places across are in percent and places down in pixels, so that nothing is distorted at any width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from blocks._report._html import Markup, element, joined
+
+KINDS = 8  # colours, and as many shapes
+# The shapes of marks, within 4.5 pixels of their middle.
+SHAPES = (
+    "M-4,0a4,4 0 1 0 8,0a4,4 0 1 0 -8,0z",
+    "M-3.6,-3.6h7.2v7.2h-7.2z",
+    "M0,-4.5L4.3,3.4H-4.3z",
+    "M0,-4.8L4.8,0L0,4.8L-4.8,0z",
+    "M0,4.5L4.3,-3.4H-4.3z",
+    "M-1.4,-4.5h2.8v3.1h3.1v2.8h-3.1v3.1h-2.8v-3.1h-3.1v-2.8h3.1z",
+    "M-4.5,-1.6h9v3.2h-9z",
+    "M-1.6,-4.5h3.2v9h-3.2z",
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers to percent of the width, by their logarithm or not; what is not finite is last."""
+
+    low: float
+    high: float
+    log: bool
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        if value == math.inf:
+            return 99.0
+        if self.log:
+            if value < self.low:
+                return 2.0
+            low, high, value = math.log(self.low), math.log(self.high), math.log(value)
+        else:
+            low, high = self.low, self.high
+        return round(5 + 90 * (value - low) / (high - low), 2)
+
+
+def decades(values: Sequence[float]) -> Scale:
+    """A logarithmic scale over whole powers of ten around all positive values."""
+    found = [v for v in values if 0 < v < math.inf] or [1e-8, 1e-5]
+    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    high = max(high, low + 1)
+    step = max(1, math.ceil((high - low) / 6))
+    ticks = tuple(10.0**power for power in range(low, high + 1, step))
+    return Scale(10.0**low, 10.0**high, True, ticks)
+
+
+def linear(top: float) -> Scale:
+    """A scale from 0 to a round number."""
+    top = top or 1.0
+    power = 10.0 ** math.floor(math.log10(top / 4))
+    step = next(power * n for n in (1, 2, 2.5, 5, 10) if power * n * 5 >= top)
+    count = math.ceil(top / step)
+    return Scale(0, step * count, False, tuple(step * i for i in range(count + 1)))
+
+
+def fitting(values: Sequence[float]) -> Scale:
+    """Linear, but logarithmic where the largest is more than twenty times the smallest."""
+    return decades(values) if max(values) > 20 * min(values) > 0 else linear(max(values))
+
+
+def picture(*content: Any, height: int = 24, class_: str = "row", label: str = "") -> Markup:
+    hidden = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
+    return element("svg", *content, class_=class_, width="100%", height=height, **hidden)
+
+
+def mark(kind: int, at: float | None = None, y: Any = 0, title: str = "") -> Markup:
+    """The mark of a contender, at a percentage of the width."""
+    inner = element("title", title) if title else ""
+    shape = element("path", inner, d=SHAPES[kind % KINDS], class_=f"mark k{kind % KINDS}")
+    if at is None:
+        return shape
+    return element("svg", shape, x=f"{at}%", y=y, overflow="visible", width=1, height=1)
+
+
+def badge(kind: int) -> Markup:
+    """The mark beside a name."""
+    return element(
+        "svg",
+        mark(kind),
+        class_="badge",
+        width=12,
+        height=12,
+        viewBox="-6 -6 12 12",
+        aria_hidden="true",
+    )
+
+
+def line(x1: float, y1: Any, x2: float, y2: Any, class_: str) -> Markup:
+    return element("line", x1=f"{x1}%", y1=y1, x2=f"{x2}%", y2=y2, class_=class_)
+
+
+def bar(start: float, end: float, y: float, height: float, class_: str, title: str = "") -> Markup:
+    inner = element("title", title) if title else ""
+    width = f"{max(0.0, round(end - start, 2))}%"
+    return element("rect", inner, x=f"{start}%", y=y, width=width, height=height, class_=class_)
+
+
+def grid(scale: Scale, height: Any = "100%") -> Markup:
+    return joined(
+        *(line(scale.at(tick), 0, scale.at(tick), height, "grid") for tick in scale.ticks)
+    )
+
+
+def axis(scale: Scale, written: Any, *more: tuple[float, str]) -> Markup:
+    """The numbers under a plot, and more words at places of their own."""
+    places = [(scale.at(tick), written(tick)) for tick in scale.ticks]
+    words = (
+        element("text", words, x=f"{at}%", y=13, class_="tick") for at, words in (*more, *places)
+    )
+    return picture(*words, height=18, class_="axis")
+
+
+def strip(kind: int, seconds: Sequence[float], middle: Any, median: float, scale: Scale) -> Markup:
+    """Each round a dot, the middle half a bar, the median a line with the contender's mark."""
+    low, high = map(scale.at, middle)
+    dots = (
+        element("circle", cx=f"{scale.at(s)}%", cy=14 + 5 * ((i % 3) - 1), r=1.8, class_="dot")
+        for i, s in enumerate(seconds)
+    )
+    return picture(
+        grid(scale),
+        bar(low, high, 6, 16, f"middle k{kind % KINDS}"),
+        *dots,
+        line(scale.at(median), 3, scale.at(median), 25, "median"),
+        mark(kind, scale.at(median), 14),
+        height=28,
+    )
+
+
+def stacked(parts: Sequence[tuple[str, float, str]], scale: Scale) -> Markup:
+    """Bars one after the other: each a class, an amount and its words."""
+    bars, total = [], 0.0
+    for class_, amount, words in parts:
+        bars.append(bar(scale.at(total), scale.at(total + amount), 5, 16, class_, words))
+        total += amount
+    return picture(grid(scale), *bars, height=26)

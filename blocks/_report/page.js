@@ -1,0 +1,154 @@
+"use strict";
+(() => {
+  const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+  const { paths, drawn } = JSON.parse(document.getElementById("known").textContent);
+  const number = new Map(paths.map((path, i) => [path, i]));
+  document.documentElement.classList.add("js");
+
+  // What is folded is open where there are no scripts, and on paper.
+  const folds = all("details");
+  const fold = (open) => folds.forEach((one) => { one.open = open; });
+  fold(false);
+  addEventListener("beforeprint", () => fold(true));
+  addEventListener("afterprint", () => fold(false));
+
+  // Tabs
+  const list = document.querySelector("[role=tablist]");
+  const tabs = all("[role=tab]", list);
+  const panels = tabs.map((tab) => document.getElementById(tab.getAttribute("aria-controls")));
+  let apart = false;
+  let shown = 0;
+  const show = (i) => {
+    shown = i;
+    tabs.forEach((tab, j) => {
+      tab.setAttribute("aria-selected", String(i === j));
+      tab.tabIndex = i === j ? 0 : -1;
+      panels[j].hidden = !apart && i !== j;
+    });
+  };
+  const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+  tabs.forEach((tab, i) => {
+    panels[i].setAttribute("role", "tabpanel");
+    tab.addEventListener("click", () => { show(i); reveal(); });
+    tab.addEventListener("keydown", (event) => {
+      const step = steps[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      const last = tabs.length - 1;
+      const to = Number.isFinite(step) ? (i + step + tabs.length) % tabs.length : step < 0 ? 0 : last;
+      show(to);
+      tabs[to].focus();
+    });
+  });
+  const beside = document.createElement("button");
+  Object.assign(beside, { type: "button", className: "beside", textContent: "side by side" });
+  beside.setAttribute("aria-pressed", "false");
+  beside.addEventListener("click", () => {
+    apart = !apart;
+    beside.setAttribute("aria-pressed", String(apart));
+    document.documentElement.classList.toggle("apart", apart);
+    show(shown);
+    reveal();
+  });
+  list.append(beside);
+  list.hidden = false;
+
+  // Who is marked: each block's picture, lines and row
+  const pictures = new Map();
+  const marked = paths.map(() => []);
+  const own = new Map();
+  for (const group of all(".diagram [data-path]")) {
+    const i = number.get(group.dataset.path);
+    if (i === undefined) continue;
+    pictures.set(i, group);
+    own.set(group, [i]);
+    group.setAttribute("tabindex", "0");
+  }
+  drawn.forEach((picture, i) => {
+    if (pictures.has(picture)) marked[i].push(pictures.get(picture));
+  });
+  for (const line of all(".line[data-b]")) {
+    const [mine, around] = line.dataset.b.split("|").map((part) =>
+      part.split(" ").filter(Boolean).map(Number));
+    own.set(line, mine);
+    for (const i of [...mine, ...around]) marked[i].push(line);
+  }
+  for (const row of all("tr[data-block]")) {
+    const i = number.get(row.dataset.block);
+    own.set(row, [i]);
+    marked[i].push(row);
+  }
+
+  let on = [];
+  let pinned = [];
+  let current = [];
+  const mark = (blocks) => {
+    on.forEach((one) => one.classList.remove("on"));
+    current = blocks;
+    on = [...new Set(blocks.flatMap((i) => marked[i]))];
+    on.forEach((one) => one.classList.add("on"));
+  };
+  /** Scroll the boxes, not the page, to what is marked; all but the one that is pointed at. */
+  const reveal = (from = null) => {
+    const boxes = panels.map((panel) => panel.querySelector(".code")).filter(Boolean);
+    for (const box of [...boxes, document.querySelector(".diagram")]) {
+      const first = on.find((one) => box.contains(one));
+      if (!first || box.contains(from) || !box.clientHeight) continue;
+      const inside = first.getBoundingClientRect();
+      const around = box.getBoundingClientRect();
+      if (inside.top < around.top || inside.bottom > around.bottom) {
+        box.scrollTop += inside.top - around.top - box.clientHeight / 3;
+      }
+      if (!first.matches(".line") && (inside.left < around.left || inside.right > around.right)) {
+        box.scrollLeft += inside.left - around.left - 16;
+      }
+    }
+  };
+  const found = (event) => event.target.closest?.("[data-b], tr[data-block], .diagram [data-path]");
+  const point = (event) => {
+    const one = found(event);
+    if (!own.has(one)) return;
+    mark(own.get(one));
+    reveal(one);
+  };
+  addEventListener("pointerover", (event) => {
+    if (event.pointerType !== "touch") point(event);
+  });
+  addEventListener("pointerout", (event) => {
+    if (event.pointerType !== "touch" && own.has(found(event))) mark(pinned);
+  });
+  addEventListener("focusin", point);
+  const keep = (one) => {
+    const blocks = own.get(one);
+    pinned = String(pinned) === String(blocks) ? [] : blocks;
+    mark(pinned);
+    reveal(one);
+    const name = pinned.length ? `#block=${encodeURIComponent(paths[pinned[0]])}` : " ";
+    history.replaceState(null, "", name === " " ? location.pathname + location.search : name);
+  };
+  addEventListener("click", (event) => {
+    const one = found(event);
+    if (!own.has(one)) return;
+    if (event.target.closest("a")) event.preventDefault();
+    keep(one);
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && own.has(event.target)) keep(event.target);
+    if (event.key === "Escape") mark((pinned = []));
+  });
+
+  // A link to a block: #block=encoder/0
+  const follow = () => {
+    if (!location.hash.startsWith("#block=")) return;
+    let path = location.hash.slice(7);
+    try { path = decodeURIComponent(path); } catch { return; }
+    if (!number.has(path)) return;
+    pinned = [number.get(path)];
+    mark(pinned);
+    reveal();
+    document.getElementById("section-network").scrollIntoView();
+  };
+  addEventListener("hashchange", follow);
+  show(Math.max(0, tabs.findIndex((tab) => tab.textContent === "torch")));
+  follow();
+})();
