@@ -7,6 +7,7 @@ from typing import Any
 
 import blocks as bl
 from blocks._files import document, fingerprint
+from blocks._report import returned
 
 NET = bl.Sequential(
     stem=bl.ConvNormAct(8, (3, 3), pool=bl.MaxPool((2, 2))),
@@ -60,7 +61,7 @@ def fabricated(node: bl.Node, seed: int = 0, wrong: str = "", names: Any = tuple
 def contender(node: bl.Node, name: str, rng: random.Random, wrong: str) -> dict[str, Any]:
     backend, engine, mode = NAMES.get(name, (name, None, "eager"))
     speed = math.exp(rng.uniform(0, 2))
-    paths = [n.path for n in node.walk()]
+    paths = [*returned(node)]
     seen = not (mode == "compiled" and backend in ("torch", "keras"))
     figures = [figure("outputs", "output", rng, 2e-6, bool(wrong))]
     if seen:

@@ -80,8 +80,13 @@ def sized(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds in three digits and the unit that fits."""
-    unit, scale = next((pair for pair in UNITS if seconds * pair[1] >= 1), UNITS[-1])
-    return f"{three(seconds * scale)} {unit}"
+    unit, factor = unit_of(seconds)
+    return f"{three(seconds * factor)} {unit}"
+
+
+def unit_of(seconds: float) -> tuple[str, float]:
+    """The largest unit that there is one of, and how many of it are a second."""
+    return next((pair for pair in UNITS if seconds * pair[1] >= 1), UNITS[-1])
 
 
 def three(number: float) -> str:

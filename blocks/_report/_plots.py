@@ -6,12 +6,14 @@ Places across are in percent and places down in pixels, so that nothing is disto
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from blocks._report._html import Markup, element, joined
+from blocks._report._numbers import unit_of
 
+LEAST = 1e-30  # what is less is nothing
 KINDS = 8  # colours, and as many shapes
 # The shapes of marks, within 4.5 pixels of their middle.
 SHAPES = (
@@ -49,7 +51,7 @@ class Scale:
 
 def decades(values: Sequence[float]) -> Scale:
     """A logarithmic scale over whole powers of ten around all positive values."""
-    found = [v for v in values if 0 < v < math.inf] or [1e-8, 1e-5]
+    found = [max(v, LEAST) for v in values if 0 < v < math.inf] or [1e-8, 1e-5]
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     high = max(high, low + 1)
     step = max(1, math.ceil((high - low) / 6))
@@ -59,7 +61,7 @@ def decades(values: Sequence[float]) -> Scale:
 
 def linear(top: float) -> Scale:
     """A scale from 0 to a round number."""
-    top = top or 1.0
+    top = max(top, LEAST)
     power = 10.0 ** math.floor(math.log10(top / 4))
     step = next(power * n for n in (1, 2, 2.5, 5, 10) if power * n * 5 >= top)
     count = math.ceil(top / step)
@@ -79,7 +81,8 @@ def picture(*content: Any, height: int = 24, class_: str = "row", label: str = "
 def mark(kind: int, at: float | None = None, y: Any = 0, title: str = "") -> Markup:
     """The mark of a contender, at a percentage of the width."""
     inner = element("title", title) if title else ""
-    shape = element("path", inner, d=SHAPES[kind % KINDS], class_=f"mark k{kind % KINDS}")
+    figure = SHAPES[(kind + kind // KINDS) % KINDS]  # another one when colours come again
+    shape = element("path", inner, d=figure, class_=f"mark k{kind % KINDS}")
     if at is None:
         return shape
     return element("svg", shape, x=f"{at}%", y=y, overflow="visible", width=1, height=1)
@@ -121,6 +124,20 @@ def axis(scale: Scale, written: Any, *more: tuple[float, str]) -> Markup:
         element("text", words, x=f"{at}%", y=13, class_="tick") for at, words in (*more, *places)
     )
     return picture(*words, height=18, class_="axis")
+
+
+def in_seconds(scale: Scale) -> Callable[[float], str]:
+    """How ticks are written: in the unit of the last, or each in its own if there are decades."""
+    return lambda tick: amount(tick, tick if scale.log else scale.high)
+
+
+def amount(seconds: float, top: float) -> str:
+    unit, factor = unit_of(top)
+    return f"{seconds * factor:g} {unit}" if seconds else "0"
+
+
+def in_bytes(scale: Scale) -> Callable[[float], str]:
+    return lambda tick: f"{tick / 1e6:,g} MB" if tick else "0"
 
 
 def strip(kind: int, seconds: Sequence[float], middle: Any, median: float, scale: Scale) -> Markup:

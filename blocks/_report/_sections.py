@@ -24,6 +24,8 @@ from blocks._report._plots import (
     decades,
     fitting,
     grid,
+    in_bytes,
+    in_seconds,
     line,
     linear,
     mark,
@@ -55,19 +57,16 @@ def name_of(number: int, row: Row) -> Markup:
     return joined(badge(number), " ", row["name"])
 
 
-def table(
-    head: Iterable[Any], rows: Iterable[Markup], caption: Any = None, class_: str = ""
-) -> Markup:
+def table(head: Iterable[Any], rows: Iterable[Markup], class_: str) -> Markup:
     """A table that scrolls in a box of its own."""
     heads = element("tr", *(element("th", words, scope="col") for words in head))
     return element(
         "div",
         element(
             "table",
-            element("caption", caption) if caption else "",
             element("thead", heads),
             element("tbody", *rows),
-            class_=class_ or None,
+            class_=class_,
         ),
         class_="scroll",
         tabindex=0,
@@ -101,7 +100,8 @@ def glance(rows: Sequence[Row]) -> Markup:
         "The largest difference from the reference in float64, as a share of its largest number. "
         "✓ is within what is allowed, ✗ beyond it, - not compared."
     )
-    return table(["", *map(LEVELS.__getitem__, levels)], lines, caption, "numbers")
+    found = table(["", *map(LEVELS.__getitem__, levels)], lines, class_="numbers")
+    return joined(element("p", caption), found)
 
 
 def of_level(row: Row, level: str) -> list[Row]:
@@ -193,11 +193,11 @@ def block_row(
     words = ", ".join(f"{rows[m]['name']} {sized(share(f))}" for m, f in here)
     plot = picture(grid(scale), limit, *traces, *marks, height=HEIGHT, label=words)
     link = element("a", path or "the whole", href=f"#block={path}", title=f"{path} {kind}")
-    note = element("em", f"first: {starter}", class_="first") if starter else ""
+    note = element("em", "first", element("span", f" of {starter}"), class_="first")
     return element(
         "tr",
-        element("th", link, " ", element("small", kind), scope="row"),
-        element("td", plot, note, class_="plot"),
+        element("th", note if starter else "", link, " ", element("small", kind), scope="row"),
+        element("td", plot, class_="plot"),
         element("td", verdict(worst), badge(n), class_="bad" if beyond(worst) else None),
         data_block=path,
         class_="wrong" if any(beyond(figure) for _, figure in here) else None,
@@ -271,19 +271,19 @@ def timings(data: Row) -> Markup:
             )
             for t in times
         ]
-        made.append(plotted(what, rows, scale, duration, "median and middle half"))
+        made.append(plotted(what, rows, scale, in_seconds, "median and middle half"))
     return joined(*made)
 
 
 def plotted(
-    what: str, rows: Sequence[Markup], scale: Scale, written: Callable[[float], str], last: str
+    what: str, rows: Sequence[Markup], scale: Scale, ticks: Callable[[Scale], Any], last: str
 ) -> Markup:
     """A plot with its heading and scale."""
     kind = "logarithmic scale" if scale.log else "linear scale from 0"
     ticks = element(
         "tr",
         element("td"),
-        element("td", axis(scale, written), class_="plot"),
+        element("td", axis(scale, ticks(scale)), class_="plot"),
         element("td"),
         class_="scale",
     )
@@ -335,7 +335,7 @@ def start(rows: Sequence[Row]) -> Markup:
     )
     return joined(
         element("p", *keyed, class_="legend"),
-        plotted("Until all steps are compiled", lines, scale, duration, "together"),
+        plotted("Until all steps are compiled", lines, scale, in_seconds, "together"),
         folded(
             "The numbers",
             table(["", *PARTS.values(), "together"], cells, class_="numbers"),
@@ -383,7 +383,7 @@ def held(rows: Sequence[Row]) -> Markup:
     )
     return joined(
         element("p", *legend, class_="legend"),
-        plotted("Peak of each process", lines, scale, memory, "peak, and import"),
+        plotted("Peak of each process", lines, scale, in_bytes, "peak, and import"),
     )
 
 

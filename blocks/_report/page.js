@@ -96,10 +96,13 @@
       if (!first || box.contains(from) || !box.clientHeight) continue;
       const inside = first.getBoundingClientRect();
       const around = box.getBoundingClientRect();
-      if (inside.top < around.top || inside.bottom > around.bottom) {
+      if (inside.top < around.top || inside.bottom > around.bottom - 60) {
         box.scrollTop += inside.top - around.top - box.clientHeight / 3;
       }
-      if (!first.matches(".line") && (inside.left < around.left || inside.right > around.right)) {
+      if (first.matches(".line")) {
+        const indent = first.textContent.search(/\S|$/) * parseFloat(getComputedStyle(first).fontSize);
+        box.scrollLeft = box.clientWidth < 600 ? Math.max(0, 0.6 * indent - 24) : 0;
+      } else if (inside.left < around.left || inside.right > around.right) {
         box.scrollLeft += inside.left - around.left - 16;
       }
     }
