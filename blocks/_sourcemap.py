@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator
 from typing import Any
 
 from blocks._backends import find_backend
@@ -42,7 +42,7 @@ def lines(
     return text, {path: sorted(numbers) for path, numbers in found.items()}
 
 
-def with_written(root: Node, places: Mapping[str, Any]) -> Iterator[tuple[Node, Node]]:
+def with_written(root: Node, places: Container[str]) -> Iterator[tuple[Node, Node]]:
     """Each node with the one whose code stands for it: of a loop that is its first repetition."""
     stack = [(root, root)]
     while stack:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
-from blocks._report import _sections
+from blocks._report._costs import peaks, start, timings
 from blocks._report._findings import findings
 from blocks._report._html import Markup, element, joined
 from blocks._report._numbers import memory
+from blocks._report._parity import parity
 from blocks._report._sources import network
+from blocks._report._tables import remarks
 from blocks._sourcemap import with_written
 from blocks._spec import Node, shapes
 
@@ -47,11 +50,11 @@ def page(comparison: Any) -> str:
                     "A click or tap keeps it marked.", class_="hint"),
             picture,
         ),
-        section("Parity", "parity", _sections.parity(rows, order, kinds)),
-        section("Speed", "speed", element("p", how(data)), _sections.timings(data)),
-        section("Start", "start", _sections.start(rows)),
-        section("Memory", "memory", _sections.held(rows)),
-        section("Contenders", "contenders", _sections.remarks(rows)),
+        section("Parity", "parity", parity(rows, order, kinds)),
+        section("Speed", "speed", element("p", how(data)), timings(data)),
+        section("Start", "start", start(rows)),
+        section("Memory", "memory", peaks(rows)),
+        section("Contenders", "contenders", remarks(rows)),
     )  # fmt: skip
     known = {"paths": list(index), "drawn": drawn(node, index, picture)}
     head = element(
@@ -128,8 +131,6 @@ def drawn(root: Node, index: dict[str, int], picture: str) -> list[int]:
 
 def element_of(path: str) -> str:
     """How the drawing says whose picture it is."""
-    from xml.sax.saxutils import quoteattr
-
     return f"data-path={quoteattr(path)}"
 
 
