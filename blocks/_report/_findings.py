@@ -110,7 +110,7 @@ def fastest(times: list[Times]) -> str:
     if close:
         text = (
             f"no winner between {listed([best.name, *(t.name for t in close)])}, whose times "
-            f"overlap around {duration(best.median)}"
+            f"overlap (medians from {duration(best.median)} to {duration(close[-1].median)})"
         )
     else:
         low, high = map(duration, best.middle)

@@ -11,7 +11,18 @@ from urllib.parse import quote
 from blocks._report._findings import first_beyond, place
 from blocks._report._html import Markup, element, joined
 from blocks._report._numbers import badness, beyond, share, sized
-from blocks._report._plots import KINDS, Scale, axis, badge, decades, grid, line, mark, picture
+from blocks._report._plots import (
+    BEFORE,
+    KINDS,
+    Scale,
+    axis,
+    badge,
+    decades,
+    grid,
+    line,
+    mark,
+    picture,
+)
 from blocks._report._tables import Row, folded, name_of, table
 
 LEVELS = {
@@ -115,7 +126,9 @@ class Depth:
             "scale; the dashed line is what is allowed. Where a line first crosses it, a port has "
             "its mistake."
         )
-        numbers = axis(self.scale, lambda t: f"1e{round(math.log10(t))}", (2.0, "0"))
+        exact = any(share(f) < self.scale.low for one in self.seen for f in one.values())
+        zero = [(BEFORE, "0")] if exact else []
+        numbers = axis(self.scale, lambda t: f"1e{round(math.log10(t))}", *zero)
         cells = element("td", "relative difference"), element("td", numbers, class_="plot")
         ends = element("tr", *cells, element("td"), class_="scale")
         lines = map(self.row, range(len(self.paths)))

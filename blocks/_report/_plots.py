@@ -14,6 +14,7 @@ from blocks._report._html import Markup, element, joined
 from blocks._report._numbers import unit_of
 
 LEAST = 1e-30  # what is less is nothing
+BEFORE = 2.0  # the place of 0 before decades, in percent
 KINDS = 8  # colours, and as many shapes
 # The shapes of marks, within 4.5 pixels of their middle.
 SHAPES = (
@@ -30,7 +31,9 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers to percent of the width, by their logarithm or not; what is not finite is last."""
+    """Numbers to percent of the width, by their logarithm or not; what is not finite is last, and
+    where there are decades, what lies before them has a place of its own.
+    """
 
     low: float
     high: float
@@ -42,11 +45,12 @@ class Scale:
             return 99.0
         if self.log:
             if value < self.low:
-                return 2.0
+                return BEFORE
             low, high, value = math.log(self.low), math.log(self.high), math.log(value)
         else:
             low, high = self.low, self.high
-        return round(5 + 90 * (value - low) / (high - low), 2)
+        first = 12 if self.log else 5
+        return round(first + (95 - first) * (value - low) / (high - low), 2)
 
 
 def decades(values: Sequence[float]) -> Scale:
