@@ -89,6 +89,16 @@ def test_a_click_keeps_a_block_marked_and_is_a_link(at):
     assert one.run("location.hash") == ""
 
 
+def test_blocks_can_be_marked_without_a_mouse(at):
+    one = at()
+    one.run("document.querySelector(\"[data-path='head']\").focus()")
+    assert one.run(f"{MARKED}.length") >= 3
+    one.key("Enter")
+    assert one.run("location.hash") == "#block=head"
+    one.key("Escape")
+    assert one.run(f"{MARKED}.length") == 0
+
+
 def test_tabs_follow_the_arrow_keys(at):
     one = at()
     selected = "[...document.querySelectorAll('[role=tab]')].map(t => t.ariaSelected)"
