@@ -170,11 +170,10 @@ class Jax(Engine):
         # Keras's two lists say what is trained; here the gradients of frozen ones are wanted too
         groups = model.trainable_variables, model.non_trainable_variables
 
-        def backward(weights: list[Any], state: list[Any], x: Any, cotangent: Any) -> Any:
-            def output(weights: list[Any], inputs: list[Any]) -> Any:
-                mine = {id(v): w for v, w in zip(variables, weights, strict=True)}
+        def backward(weights: dict[int, Any], state: list[Any], x: Any, cotangent: Any) -> Any:
+            def output(weights: dict[int, Any], inputs: list[Any]) -> Any:
                 values = [
-                    [mine.get(id(v), held) for v, held in zip(*pair, strict=True)]
+                    [weights.get(id(v), held) for v, held in zip(*pair, strict=True)]
                     for pair in zip(groups, state, strict=True)
                 ]
                 return model.stateless_call(*values, with_floats(x, inputs), training=training)
@@ -183,14 +182,13 @@ class Jax(Engine):
             cotangent = map_value(lambda c, like: c.astype(like.dtype), cotangent, y)
             return back(cotangent), new
 
-        weights = [v.value for v in variables]
+        weights = {id(v): v.value for v in variables}  # once, though it may hold several parameters
         state = [[v.value for v in group] for group in groups]
         (dweights, dx), new = self.graph(backward)(weights, state, x, cotangent)
-        differentiated = set(map(id, variables))
         for variable, value in zip(groups[1], new, strict=True):
-            if id(variable) not in differentiated:
+            if id(variable) not in weights:
                 variable.assign(value)
-        return dx, dweights
+        return dx, [dweights[id(v)] for v in variables]
 
 
 class TensorFlowGraph(TensorFlow):
