@@ -40,9 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         FileError: if it cannot be written there.
     """
-    path = real_path(path)
-    if path.exists() and not path.is_file():
-        raise FileError(f"{path} cannot be written: it is no regular file.")
+    path = writable(path)
     try:
         handle, name = mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
@@ -59,6 +57,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable(path: str | Path) -> Path:
+    """Where a path leads to; refused if no file can take that place."""
+    path = real_path(path)
+    if os.path.exists(path) and not path.is_file():  # Path.exists raises for a name too long
+        raise FileError(f"{path} cannot be written: it is no regular file.")
+    return path
 
 
 def real_path(path: str | Path) -> Path:
@@ -163,7 +169,9 @@ def settle(path: Path) -> None:
 
 
 def checked(arrays: Any, what: str) -> dict[str, np.ndarray]:
-    """Arrays of numbers, whose memory is in order: safetensors reads it from its start."""
+    """Arrays of numbers in the machine's order of bytes, whose memory is in order too: safetensors
+    reads it from its start.
+    """
     if not isinstance(arrays, Mapping) or not all(map(is_name, arrays)):
         raise FileError(f"{what} holds a dict from path to array.")
     try:
@@ -173,6 +181,7 @@ def checked(arrays: Any, what: str) -> dict[str, np.ndarray]:
     for name, array in plain.items():
         if array.dtype.kind not in "biuf" and not is_float(array):
             raise FileError(f"{what} holds numbers; {name} has dtype {array.dtype}.")
+        plain[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return plain
 
 

@@ -8,6 +8,7 @@ found from that, shown, and refused as a whole if anything is left over or is no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,7 +244,7 @@ def framework_of(source: Any) -> str:
     """The framework that a file or a model belongs to."""
     if isinstance(source, (str, Path)):
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises for a name too long
             return "flax"
         if path.suffix in ENDINGS:
             return ENDINGS[path.suffix]

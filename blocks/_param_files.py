@@ -10,6 +10,7 @@ ones are removed, and whoever is stopped on the way leaves one complete set or t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
@@ -28,6 +29,7 @@ from blocks._arrays import (
     real_path,
     replacing,
     synced,
+    writable,
     write_arrays,
     write_checked,
 )
@@ -70,15 +72,14 @@ def save_params(
     """
     path, header = base(path), HEADER | fingerprints(network)
     index = index_of(path)
+    obsolete = writable(path if max_shard_bytes is not None else index)
     if max_shard_bytes is None:
         write_arrays(path, params, header, A_FILE)
         kept: set[str] = set()
-        obsolete = index
     else:
         check_ints(max_shard_bytes=(max_shard_bytes, 1))
         kept = write_shards(index, checked(params, A_FILE), header, max_shard_bytes)
-        obsolete = path
-    if obsolete.exists():  # what is read if both are there is the index
+    if os.path.exists(obsolete):  # what is read if both are there is the index
         obsolete.unlink()
         synced(obsolete.parent)
     remove_shards(index, kept)
@@ -100,7 +101,7 @@ def load_params_file(
     """
     path = base(path)
     index = index_of(path)
-    if index.exists():
+    if os.path.exists(index):  # Path.exists raises for a name too long
         return read_shards(index, pattern, network)
     params, header = read_arrays(path, HEADER, WHAT, wanted(pattern))
     check_network(path, header, network)
@@ -204,13 +205,24 @@ def stem(index: Path) -> str:
     return index.name.removesuffix(INDEX).removesuffix(SUFFIX)
 
 
+def twins(index: Path) -> list[Path]:
+    """Other indices whose shards have names of the same form."""
+    names = stem(index) + INDEX, stem(index) + SUFFIX + INDEX
+    return [index.with_name(name) for name in names if name != index.name]
+
+
 def digest(data: Any) -> str:
     """16 hexadecimal digits of plain data."""
     return blake2b(canonical(data, "index").encode(), digest_size=8).hexdigest()
 
 
 def remove_shards(index: Path, kept: set[str]) -> None:
-    """Remove the shards that belong to an index by their names, but are not those it refers to."""
+    """Remove the shards that belong to an index by their names, but are not those it refers to.
+
+    Those of "net" and of "net.safetensors" have the same names; where both are there, all stay.
+    """
+    if any(os.path.exists(other) for other in twins(index)):
+        return
     own = re.compile(re.escape(stem(index)) + r"-[0-9a-f]{16}-\d{5,}-of-\d{5,}\.safetensors")
     for file in index.parent.iterdir():
         if own.fullmatch(file.name) and file.name not in kept:

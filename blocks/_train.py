@@ -252,7 +252,7 @@ def check_place(path: Any, every: Any) -> None:
         return
     if not isinstance(path, (str, os.PathLike)):
         raise FieldError(f"checkpoint must be the path of a file, got {path!r}.")
-    if Path(path).is_dir() or not Path(path).parent.is_dir():
+    if os.path.isdir(path) or not Path(path).parent.is_dir():
         raise FileError(f"{path} cannot be written: it is a folder, or there is none for it.")
 
 

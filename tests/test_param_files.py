@@ -356,3 +356,48 @@ def test_a_save_may_end_at_any_step(before, after, tmp_path, monkeypatch):
         assert same(found, new) or (same(found) and not done), last
         if done:
             return
+
+
+@pytest.mark.parametrize("most", [None, 1])
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2"])
+def test_numbers_in_another_order_of_bytes(dtype, most, tmp_path):
+    given = {"a": np.arange(3, dtype=dtype), "b": np.array(7, dtype)}
+    bl.save_params(given, tmp_path / "net", max_shard_bytes=most)
+    found = bl.load_params_file(tmp_path / "net")
+    assert same(found, given) and all(array.dtype.isnative for array in found.values())
+
+
+@pytest.mark.parametrize("first, second", [("net", "net.safetensors"), ("net.safetensors", "net")])
+def test_two_sets_of_shards_of_one_name(first, second, tmp_path):
+    """Their shards have names of the same form."""
+    others = {name: array + 1 for name, array in PARAMS.items()}
+    bl.save_params(PARAMS, tmp_path / first, max_shard_bytes=50)
+    bl.save_params(others, tmp_path / second, max_shard_bytes=64)
+    assert same(bl.load_params_file(tmp_path / first))
+    assert same(bl.load_params_file(tmp_path / second), others)
+    bl.save_params(others, tmp_path / second)
+    assert same(bl.load_params_file(tmp_path / first))
+
+
+@pytest.mark.parametrize("most", [None, 50])
+def test_a_folder_is_not_replaced_and_nothing_is_written_beside_it(most, tmp_path):
+    (tmp_path / "net").mkdir()
+    with pytest.raises(bl.FileError, match="no regular file"):
+        bl.save_params(PARAMS, tmp_path / "net", max_shard_bytes=most)
+    assert names(tmp_path) == ["net"] and not names(tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda path: bl.save(NET, path),
+        lambda path: bl.save_params(PARAMS, path),
+        lambda path: bl.save_params(PARAMS, path, max_shard_bytes=50),
+        lambda path: bl.load_params_file(path),
+        lambda path: bl.read_weights(path),
+    ],
+)
+def test_a_name_that_is_too_long(verb, tmp_path):
+    with pytest.raises(bl.FileError):
+        verb(tmp_path / ("a" * 300))
+    assert names(tmp_path) == []

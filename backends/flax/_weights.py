@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_weights(source: Any) -> Weights:
         raise FieldError(f"Flax weights are a path, a module or a tree, got {source!r}.")
     else:
         path = Path(source)
-        tree = read_folder(path) if path.is_dir() else read_msgpack(path)
+        tree = read_folder(path) if os.path.isdir(path) else read_msgpack(path)
     flat: dict[tuple[str, ...], np.ndarray] = {}
     ignored: dict[str, str] = {}
     flatten(tree, flat, ignored)
