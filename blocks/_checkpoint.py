@@ -174,7 +174,7 @@ def restore(checkpoint: Checkpoint, model: Any, known: Origin, trainer: Any) -> 
     state = fitting_random(checkpoint, model, known)
     try:
         backend.set_random(inner(model), state)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         raise ParamError(
             f"the checkpoint's random state is none of {backend.name}: {error}."
         ) from None

@@ -24,6 +24,7 @@ from blocks._extent import check_memory
 from blocks._infer import check_ints, check_word, infer
 from blocks._params import (
     Params,
+    check_mapping,
     check_params,
     check_used,
     checked,
@@ -363,7 +364,10 @@ def copy_params(
 
 def given_params(source: Any) -> Mapping[str, Any]:
     """The parameters of a model, or those that are given as such."""
-    return source if isinstance(source, Mapping) else params_of(source)
+    if not isinstance(source, Mapping):
+        return params_of(source)
+    check_mapping(source)
+    return source
 
 
 def set_trainable(model: Any, trainable: Mapping[str, bool], *, node: Node | None = None) -> None:

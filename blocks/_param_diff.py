@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from blocks import _fields as fields
 from blocks._errors import ParamError
-from blocks._models import params_of
+from blocks._models import given_params
 from blocks._params import as_numbers, refuse
 
 
@@ -115,13 +114,13 @@ def diff_params(a: Any, b: Any, *, tolerance: float = 0.0) -> ParamDiff:
 
 def arrays_of(given: Any) -> dict[str, np.ndarray]:
     """The parameters of a model, or those of a dict, all of them numbers."""
-    params = given if isinstance(given, Mapping) else params_of(given)
+    params = given_params(given)
     arrays, wrong = {}, {}
     for path, value in params.items():
         try:
-            arrays[str(path)] = as_numbers(value)
+            arrays[path] = as_numbers(value)
         except ParamError as error:
-            wrong[str(path)] = str(error)
+            wrong[path] = str(error)
     refuse(wrong)
     return arrays
 

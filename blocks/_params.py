@@ -179,6 +179,8 @@ def check_used(unused: list[str], paths: Iterable[str]) -> None:
 def nearest(pattern: str, paths: Iterable[str]) -> str:
     """Return " Did you mean 'x'?": a path, or the pattern with its names as there are some."""
     if not GLOB.intersection(pattern):
+        if matching(paths, f"{pattern}/**"):
+            return f" For all that is in that block write '{pattern}/**'."
         return did_you_mean(pattern, paths)
     names = {name for path in paths for name in path.split("/")}
     words = [
@@ -215,14 +217,13 @@ def count(node: Node, pattern: str = "**", *, trainable: bool | None = None) -> 
     """
     if not isinstance(node, Node):
         raise FieldError(f"count takes a node from infer, got {node!r}.")
+    wanted = None if trainable is None else as_bool("trainable", trainable)
     specs = node.param_specs()
     found = matching(specs, pattern)
     if not found and pattern != "**":  # a network may have none at all
         check_used([pattern], specs)
     return sum(
-        specs[path].size
-        for path in found
-        if trainable is None or specs[path].trainable is trainable
+        specs[path].size for path in found if wanted is None or specs[path].trainable is wanted
     )
 
 
@@ -230,6 +231,9 @@ def check_mapping(params: Any) -> None:
     """Refuse what is no dict of parameters."""
     if not isinstance(params, Mapping):
         raise ParamError(f"parameters are a dict from path to array, got {type(params).__name__}.")
+    for path in params:
+        if not isinstance(path, str):
+            raise ParamError(f"parameters are a dict from path to array, but have {path!r}.")
 
 
 def check_params(node: Node, params: Mapping[str, Any]) -> Params:

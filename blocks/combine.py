@@ -28,8 +28,8 @@ def a_block(block: Any, label: str, value: Any) -> Block:
     hint = ""
     if isinstance(value, (list, tuple)):
         hint = "Write the blocks as arguments: Sequential(*blocks)."
-    elif callable(value):
-        hint = f"Write {value.__name__}(...)."
+    elif name := getattr(value, "__name__", ""):  # a class, or a function that makes blocks
+        hint = f"Write {name}(...)."
     raise fields.refuse(label, "a block", value, hint)
 
 

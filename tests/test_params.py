@@ -330,6 +330,27 @@ def test_only_parameters_are_selected_from(params):
         bl.select(params, "kernel")
 
 
+def test_paths_are_texts():
+    model = bl.lower(bl.Dense(2), "numpy", input_shape=(3,))
+    params = bl.params_of(model) | {7: np.ones(2)}
+    for verb in (
+        lambda: bl.select(params, "kernal"),
+        lambda: bl.load_params(model, params, strict=False),
+        lambda: bl.copy_params(params, model),
+        lambda: bl.diff_params(params, model),
+    ):
+        with pytest.raises(bl.ParamError, match="a dict from path to array, but have 7"):
+            verb()
+
+
+def test_a_path_of_a_block_is_no_pattern():
+    model = bl.lower(bl.Sequential(head=bl.Dense(2)), "numpy", input_shape=(3,))
+    with pytest.raises(bl.ParamError) as error:
+        bl.set_trainable(model, {"head": False})
+    assert "'head' matches no parameter." in str(error.value)
+    assert "For all that is in that block write 'head/**'." in str(error.value)
+
+
 def test_the_base_of_initialisers_draws_nothing():
     with pytest.raises(bl.FieldError, match=r"write initializers\.Normal\(0\.02\)\."):
         bl.initializers.Initializer()

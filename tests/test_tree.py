@@ -38,6 +38,9 @@ def test_counts_by_pattern():
     assert bl.count(node, "**/kernel") == 15 + 20 + 8
     assert bl.count(node, "encoder/1/*", trainable=True) == 10
     assert bl.count(node, "**", trainable=False) == 10
+    assert bl.count(node, trainable=np.bool_(False)) == 10
+    with pytest.raises(bl.FieldError, match="trainable must be True or False, got 1"):
+        bl.count(node, trainable=1)
     assert bl.count(node, "head/*", trainable=False) == 0
     assert bl.count(bl.infer(bl.ReLU(), (3,))) == 0
     with pytest.raises(
@@ -674,7 +677,12 @@ def test_one_repetition_alone_is_not_replaced():
 
 
 def test_what_is_no_block_is_refused():
-    for wrong in (lambda: bl.replace(3, "0", bl.ReLU()), lambda: bl.at("net", "0")):
+    model = bl.lower(bl.Sequential(bl.ReLU()), "numpy", input_shape=(3,))
+    for wrong in (
+        lambda: bl.replace(3, "0", bl.ReLU()),
+        lambda: bl.at("net", "0"),
+        lambda: bl.at(model, "0"),
+    ):
         with pytest.raises(bl.FieldError, match="the network must be a block, got"):
             wrong()
     with pytest.raises(bl.FieldError, match="what replaces a block must be a block, got <class"):
