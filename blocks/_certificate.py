@@ -17,15 +17,22 @@ from typing import Any
 from blocks._arrays import replacing
 from blocks._backends import find_backend, missing
 from blocks._block import Block
-from blocks._errors import BlockError, FileError, shown
+from blocks._errors import BlockError, FieldError, FileError, shown
 from blocks._files import Allowed, document, fingerprint, node_from_json
+from blocks._infer import check_ints
 from blocks._json import as_text, parsed, read_text
+from blocks._limits import MAX_INT, MAX_MEASURED
 from blocks._models import as_node
 from blocks._parity import BackendReport, Report, parity
 from blocks._spec import Node
 
 FORMAT, VERSION = "isoblocks certificate", 1
-NUMBERS = {"seed": 0, "batch_size": 1, "steps": 0}  # each with its least
+# Each with its least and what it must be below.
+NUMBERS = {
+    "seed": (0, MAX_INT),
+    "batch_size": (1, MAX_MEASURED + 1),
+    "steps": (0, MAX_MEASURED + 1),
+}
 FIGURES = {"level", "name", "absolute", "relative", "where", "tolerance"}
 GROWTH = 10  # how much larger a figure may be on another machine, where it is not far below its
 FAR = 0.1  # tolerance
@@ -107,6 +114,10 @@ def certify(
     """
     node = as_node(network, input_shape, options)
     how: Any = {"seed": seed, "batch_size": batch_size, "steps": steps}
+    for name, (least, beyond) in NUMBERS.items():
+        check_ints(**{name: (how[name], least)})
+        if how[name] >= beyond:
+            raise FieldError(f"{name} of a certificate must be below {beyond:,}, got {how[name]}.")
     report = parity(node, backends=backends, blocks=True, **how)
     return Certificate(node, described(node, report, how))
 
@@ -202,7 +213,9 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
             "isoblocks reads. Install a newer one."
         )
     wrong = [
-        name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)
+        name
+        for name, (least, beyond) in NUMBERS.items()
+        if not is_number(data.get(name), int, least) or data[name] >= beyond
     ] + [name for name in ("machine", "backends") if not isinstance(data.get(name), dict)]
     if wrong:
         raise FileError(f"{path} is a certificate without a proper {wrong[0]!r}.")

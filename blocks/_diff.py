@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from blocks import _fields as fields
 from blocks._activations import Seen, ours, theirs
 from blocks._errors import BlockError
 from blocks._models import origin
@@ -123,6 +124,8 @@ def diff(a: Any, b: Any, x: Any, *, x_b: Any = None, tolerance: float | None = N
     >>> bl.diff(a, b, x).first.a, bool(bl.diff(a, a, x))
     ('0', True)
     """
+    if tolerance is not None:
+        tolerance = fields.real(low=0).metadata["convert"](None, "tolerance", tolerance)
     seen_a, seen_b = seen(a, x), seen(b, x if x_b is None else x_b)
     matched, pairs = by_name(seen_a, seen_b) or ("order", in_order(seen_a, seen_b))
     if not pairs:

@@ -252,8 +252,9 @@ def framework_of(source: Any) -> str:
             f"{path} does not say whose weights it holds: its ending is none of "
             f"{', '.join(ENDINGS)}.\n  Give framework='torch', 'keras' or 'flax'."
         )
-    held = source.values() if isinstance(source, Mapping) else ()
-    for value in (source, *held):
+    held = list(source.values()) if isinstance(source, Mapping) else []
+    inside = [item for value in held if isinstance(value, Mapping) for item in value.values()]
+    for value in (source, *held, *inside):  # a checkpoint has its dict of tensors in another
         packages = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
         # Keras first: its models are also modules of the engine underneath.
         for package, name in (("keras", "keras"), ("torch", "torch"), ("flax", "flax")):
@@ -306,6 +307,8 @@ def match_weights(
         weights = read_weights(weights, framework=framework)
     if flattened is not None:
         check_word("flattened", flattened, LAYOUTS)
+    if rename is not None and not isinstance(rename, Mapping):
+        raise FieldError(f"rename is a dict from foreign name to path, got {rename!r}.")
     adapter = find_backend(weights.framework)
     return Matching(node, weights, adapter, dict(rename or {}), flattened).mapping()
 
@@ -368,7 +371,7 @@ class Matching:
         for name, path in rename.items():
             name = named.get(name, name) if name not in prefixes else name
             if name not in prefixes:
-                hint = did_you_mean(name, prefixes)
+                hint = did_you_mean(str(name), prefixes)
                 raise ParamError(f"rename: the weights have no {name!r}.{hint}")
             if path not in paths:
                 hint = did_you_mean(str(path), paths)

@@ -16,6 +16,7 @@ MAX_NODES = 100_000  # blocks of a network, with every repetition
 MAX_TENSORS = 1_000  # of one value
 MAX_NUMBERS = 2**40  # of one tensor, the batch not counted, or of one parameter
 MAX_PATTERN = 1_000  # letters of an einops pattern
+MAX_MEASURED = 10_000  # examples of a batch, and steps, of a certificate
 MAX_INT = 2**63  # what an integer must be below
 
 

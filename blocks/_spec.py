@@ -239,8 +239,8 @@ def with_floats(value: Any, new: Iterable[Any]) -> Any:
 
 
 def array_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of that name; bfloat16 is one by ml_dtypes."""
-    if name == "bfloat16":
+    """NumPy's dtype of that name; bfloat16 and floats of 8 bits are some by ml_dtypes."""
+    if name == "bfloat16" or name.startswith("float8"):
         import ml_dtypes  # noqa: F401  (importing it tells NumPy)
     return np.dtype(name)
 

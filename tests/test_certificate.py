@@ -92,6 +92,8 @@ WRONG = {
     "has version 2": lambda data: data.update(version=2),
     "without a proper 'seed'": lambda data: data.update(seed=-1),
     "without a proper 'batch_size'": lambda data: data.update(batch_size=True),
+    "a proper 'batch_size'": lambda data: data.update(batch_size=2**40),
+    "without a proper 'steps'": lambda data: data.update(steps=10_001),
     "without a proper 'backends'": lambda data: data.update(backends=[]),
     "is no measurement of a backend": lambda data: data["backends"].update(numpy={}),
     "a figure that is none": lambda data: figure(data, "numpy", "blocks").pop("where"),
@@ -152,3 +154,16 @@ def test_infinite_differences_are_kept(monkeypatch):
 
     assert _certificate.finite(np.inf) is None
     assert _certificate.number(None) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps must be an int of at least 0, got -1"),
+        ({"steps": 1.5}, "steps must be an int"),
+        ({"batch_size": 10_001}, "batch_size of a certificate must be below 10,001, got 10001"),
+    ],
+)
+def test_what_cannot_be_certified(options, message):
+    with pytest.raises(bl.FieldError, match=message):
+        bl.certify(NET, (5, 4, 2), backends=["numpy"], **options)

@@ -246,6 +246,13 @@ def test_a_flax_module_written_by_hand():
     assert [pair.b for pair in found.pairs] == ["first", "rest/layers/0", "rest/layers/1"]
 
 
+@pytest.mark.parametrize("tolerance", ["a", -1, float("nan")])
+def test_what_is_no_tolerance_is_refused(tolerance):
+    model = lowered("numpy")
+    with pytest.raises(bl.FieldError, match="tolerance must be a number >= 0"):
+        bl.diff(model, model, X, tolerance=tolerance)
+
+
 def test_what_is_no_model_is_refused():
     with pytest.raises(bl.BlockError, match="diff takes models, got int"):
         bl.diff(lowered("numpy"), 3, X)

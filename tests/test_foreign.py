@@ -149,8 +149,10 @@ def test_wrapped_checkpoints(trained, torch, tmp_path):
     for path, array in found.params().items():
         assert np.array_equal(array, wanted[path])
     two = {"model": model.state_dict(), "ema": model.state_dict()}
-    with pytest.raises(bl.FileError, match="ema"):
+    with pytest.raises(bl.FileError, match=r"one dict.*\['ema'\], \['model'\]"):
         bl.import_params(node, two)
+    loaded = torch.load(tmp_path / "all.pt", weights_only=True)
+    assert all(np.array_equal(a, wanted[p]) for p, a in bl.import_params(node, loaded).items())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -201,6 +203,19 @@ def test_what_is_stated_decides(torch, rename):
     params = bl.import_params(node, model, rename=rename)
     assert np.array_equal(params["0/shortcut/kernel"].T, model.skip.weight.detach())
     assert np.array_equal(params["0/body/bias"], model.main.bias.detach())
+
+
+@pytest.mark.parametrize("rename", ["skip", ["skip"], 3])
+def test_what_is_stated_is_a_dict(torch, rename):
+    model, node = two_ways(torch)
+    with pytest.raises(bl.FieldError, match="rename is a dict from foreign name to path, got"):
+        bl.import_params(node, model, rename=rename)
+
+
+def test_what_is_stated_has_names(torch):
+    model, node = two_ways(torch)
+    with pytest.raises(bl.ParamError, match="the weights have no 7"):
+        bl.import_params(node, model, rename={7: "0/shortcut"})
 
 
 @pytest.mark.parametrize("rename", [{"skipp": "0/shortcut"}, {"skip": "0/shortcuts"}])
@@ -724,6 +739,27 @@ def test_a_pickle_is_not_run(torch, tmp_path, zipped):
     with pytest.raises(bl.FileError):
         bl.read_weights(path)
     assert not os.path.exists("/tmp/isoblocks_was_here")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_a_small_file_that_claims_much_takes_no_memory(torch, dtype, tmp_path):
+    """One number, repeated by strides of 0: no copy of it is made."""
+    one = torch.ones((), dtype=getattr(torch, dtype))
+    torch.save({"weight": one.expand(2**20, 2**20)}, tmp_path / "net.pth")
+    found = bl.read_weights(tmp_path / "net.pth").arrays["weight"]
+    assert found.shape == (2**20, 2**20)
+    assert found[-1, -1] == 1
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_files_of_8_bits(torch, dtype, tmp_path):
+    node = bl.infer(bl.Dense(3), (4,), dtype="float64")
+    given = {"weight": torch.randn(4, 3).T, "bias": torch.randn(3)}
+    given = {name: tensor.to(getattr(torch, dtype)) for name, tensor in given.items()}
+    torch.save(given, tmp_path / "net.pth")
+    found = bl.import_params(node, tmp_path / "net.pth")
+    assert np.array_equal(found["kernel"].T, given["weight"].double())
+    assert np.array_equal(found["bias"], given["bias"].double())
 
 
 def test_an_archive_that_grows_is_refused(torch, tmp_path):

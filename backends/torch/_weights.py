@@ -167,10 +167,11 @@ def as_array(name: Any, tensor: Any) -> np.ndarray:
         raise FileError(f"{name} is no tensor, but {type(tensor).__name__}.")
     try:
         tensor = tensor.detach().cpu()
-        if tensor.dtype == torch.bfloat16:
-            return tensor.contiguous().view(torch.int16).numpy().view(array_dtype("bfloat16"))
-        if tensor.dtype.itemsize == 1 and tensor.dtype.is_floating_point:
-            return tensor.float().numpy()
+        word, width = str(tensor.dtype).removeprefix("torch."), tensor.dtype.itemsize
+        if word == "bfloat16" or (width == 1 and tensor.dtype.is_floating_point):
+            # never in a copy: a tensor that repeats one number may claim to be of any size
+            bits = tensor.view(torch.uint8 if width == 1 else torch.int16).numpy()
+            return bits.view(array_dtype(word))
         return tensor.numpy()
     except (TypeError, RuntimeError, ValueError, NotImplementedError) as error:
         raise FileError(f"{name} is no plain tensor: {error}.") from None
