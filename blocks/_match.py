@@ -107,6 +107,10 @@ LINES: dict[str, tuple[tuple[Rules, ...], ...]] = {
 }
 
 
+# The order of the definitions, whatever the numbers say.
+DEFINED = Rules(strict=True, numbered=False)
+
+
 def match(
     node: Node,
     forms: Mapping[str, list[Any]],
@@ -138,6 +142,8 @@ def match(
         lines = LINES["defined" if weights.ordered else kind]
         for line in lines:
             found = search.all(line)
+            if found is not None and len(found) == 1 and weights.ordered and not line[0].strict:
+                found = search.all((*line, DEFINED))  # numbers alone do not outweigh the order
             if found is None:
                 return Result(wrong=["there are too many possibilities; state some with rename="])
             if len(found) == 1:

@@ -249,6 +249,29 @@ def test_files_without_an_order_need_numbers(torch, tmp_path):
     assert np.array_equal(params["11/kernel"].T, letters["l.weight"])
 
 
+@pytest.mark.parametrize("numbers", [(3, 2, 1), (2, 3, 1), (10, 2, 1)])
+def test_numbers_against_the_order_of_definition_are_refused(torch, numbers):
+    """Decoders count down, and are defined in the order of their use: nobody knows."""
+    model = torch.nn.Module()
+    for number in numbers:
+        setattr(model, f"up{number}", torch.nn.Linear(4, 4))
+    node = bl.infer(bl.Sequential(bl.Dense(4), bl.Tanh(), bl.Dense(4), bl.Dense(4)), (4,))
+    found = bl.match_weights(node, model)
+    assert not found
+    assert "more than one mapping" in found.wrong[0]
+    first, second, third = (f"up{number}" for number in numbers)
+    stated = bl.import_params(node, model, rename={first: "0", second: "2", third: "3"})
+    assert np.array_equal(stated["0/kernel"].T, getattr(model, first).weight.detach())
+
+
+def test_numbers_decide_where_the_order_of_definition_does_not_fit(torch):
+    model = torch.nn.Module()
+    model.fc3, model.fc1, model.fc2 = (torch.nn.Linear(*n) for n in ((4, 2), (4, 4), (4, 4)))
+    node = bl.infer(bl.Sequential(bl.Dense(4), bl.Dense(4), bl.Dense(2)), (4,))
+    params = bl.import_params(node, model)
+    assert np.array_equal(params["1/kernel"].T, model.fc2.weight.detach())
+
+
 def test_layers_defined_by_kind(torch):
     nn = torch.nn
     model = nn.Module()
