@@ -317,6 +317,8 @@ def imported(name: str) -> Any:
         found = importlib.import_module(module)
     except (ImportError, ValueError, TypeError) as error:
         raise FileError(f"custom has {name!r}, which cannot be imported: {error}.") from None
+    except Exception as error:  # code of the caller's
+        raise FileError(f"custom has {name!r}, which raises {error!r} in its import.") from error
     for part in path.split("."):
         if not hasattr(found, part):
             hint = did_you_mean(part, vars(found)) or " Give the class itself."

@@ -21,7 +21,7 @@ from blocks._errors import FieldError, FileError, ParamError, did_you_mean
 from blocks._flattened import reorderings
 from blocks._infer import check_word
 from blocks._layout import layout_pass
-from blocks._match import Leaf, Unit, match
+from blocks._match import Unit, match
 from blocks._params import Params, check_params
 from blocks._spec import LAYOUTS, Node, is_float, join
 
@@ -594,7 +594,6 @@ def grouped(weights: Weights, names: list[str], templates: set[frozenset[str]]) 
 
 __all__ = [
     "Form",
-    "Leaf",
     "UnfitError",
     "Weights",
     "import_params",

@@ -268,7 +268,7 @@ def as_numbers(value: Any) -> np.ndarray:
     """An array of integers or floats."""
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch's, for a tensor that has a gradient
         raise ParamError(f"expected an array, got {type(value).__name__}.") from None
     if array.dtype.kind == "O":
         raise ParamError(f"expected an array, got {type(value).__name__}.")

@@ -268,3 +268,11 @@ def test_a_node_is_saved_with_its_input(tmp_path):
     assert isinstance(found, bl.Node)
     assert found.in_spec == node.in_spec
     assert bl.lower(found, "numpy")
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "def", "raise RuntimeError('no')"])
+def test_a_module_that_fails_in_its_import(code, tmp_path, monkeypatch):
+    (tmp_path / "failing_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(bl.FileError, match=r"'failing_module:X', which raises .* in its import"):
+        bl.from_json(bl.to_json(bl.Tanh()), ["failing_module:X"])

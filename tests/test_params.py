@@ -330,6 +330,19 @@ def test_only_parameters_are_selected_from(params):
         bl.select(params, "kernel")
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
+def test_what_cannot_become_an_array_is_refused(error):
+    """A tensor of torch that has a gradient raises a RuntimeError."""
+
+    class Tensor:
+        def __array__(self, *args, **options):
+            raise error("no")
+
+    model = bl.lower(bl.Dense(2), "numpy", input_shape=(3,))
+    with pytest.raises(bl.ParamError, match="bias: expected an array, got Tensor"):
+        bl.load_params(model, bl.params_of(model) | {"bias": Tensor()})
+
+
 def test_paths_are_texts():
     model = bl.lower(bl.Dense(2), "numpy", input_shape=(3,))
     params = bl.params_of(model) | {7: np.ones(2)}
