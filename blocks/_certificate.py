@@ -73,6 +73,7 @@ class Certificate:
             temporary.write_text(text, encoding="utf-8")
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title=f"Certificate of {self.data['fingerprint']}")
@@ -80,7 +81,7 @@ class Certificate:
             table.add_column(name, justify="right" if name in LEVELS else "left")
         for name, found in self.backends.items():
             cells = [figure(largest(self.figures(name, level))) for level in LEVELS]
-            table.add_row(name, "yes" if found["agrees"] else "[red]no[/]", *cells)
+            table.add_row(escape(name), "yes" if found["agrees"] else "[red]no[/]", *cells)
         yield table
 
     def __str__(self) -> str:

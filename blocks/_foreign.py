@@ -161,6 +161,7 @@ class WeightMap:
         }
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title=f"{self.weights.framework} weights", show_lines=False)
@@ -168,7 +169,8 @@ class WeightMap:
             table.add_column(column, overflow="fold")
         for row in self.rows:
             shapes = "\n".join(map(str, row.shapes))
-            table.add_row(row.name, str(row.shape), "\n".join(row.paths), shapes, row.transform)
+            cells = (row.name, str(row.shape), "\n".join(row.paths), shapes, row.transform)
+            table.add_row(*map(escape, cells))  # names in brackets are no styles
         yield table
         yield from self.remarks()
 

@@ -114,6 +114,14 @@ def test_a_file_that_contradicts_itself_is_refused(words, tmp_path):
         bl.load_certificate(changed(tmp_path / "net.json", WRONG[words]))
 
 
+@pytest.mark.parametrize("name", ["[red]", "[/x]"])
+def test_names_of_backends_are_shown_as_they_are(name, path):
+    def more(data):
+        data["backends"][name] = data["backends"]["numpy"]
+
+    assert f"│ {name}" in str(bl.load_certificate(changed(path, more)))
+
+
 def test_custom_blocks_are_only_loaded_if_they_are_allowed(tmp_path, capsys):
     path = str(tmp_path / "net.json")
     bl.certify(Gated(4), (3,), backends=["numpy"]).save(path)

@@ -205,6 +205,14 @@ def test_what_is_stated_decides(torch, rename):
     assert np.array_equal(params["0/body/bias"], model.main.bias.detach())
 
 
+@pytest.mark.parametrize("name", ["[red]", "[/x]", "[bold]a", "layers[0]"])
+def test_names_are_shown_as_they_are(torch, name):
+    """Brackets are no styles."""
+    given = {f"{name}.weight": torch.ones(2, 3), f"{name}.bias": torch.ones(2)}
+    found = bl.match_weights(bl.infer(bl.Dense(2), (3,)), given)
+    assert f"│ {name}.weight " in repr(found)
+
+
 @pytest.mark.parametrize("rename", ["skip", ["skip"], 3])
 def test_what_is_stated_is_a_dict(torch, rename):
     model, node = two_ways(torch)
