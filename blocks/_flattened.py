@@ -19,6 +19,7 @@ from blocks._spec import Node, join, leaves, map_value
 from blocks._stack import run
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.regularisation import Dropout
 from blocks.shape import Flatten, Reshape
 
 Changes = dict[str, dict[int, np.ndarray]]
@@ -53,7 +54,12 @@ def reorderings(node: Node, foreign: str) -> tuple[Changes, list[str]]:
         return {}, []
     walk = Walk(layout)
     start = map_value(lambda spec: Trace(image=spec.rank > 2), node.in_spec)
-    run(walk.passed(node, start))
+    end = run(walk.passed(node, start))
+    if any(trace.order is not None for trace in leaves(end)):
+        walk.problems.append(
+            "the output is a flattened image in another order; import into a network of the "
+            "foreign layout."
+        )
     return walk.changes, walk.problems
 
 
@@ -104,7 +110,7 @@ class Walk:
     def leaf(self, node: Node, x: Any) -> Any:
         form, out = node.form, node.out_spec
         if isinstance(x, tuple) or isinstance(out, tuple):
-            if any(trace.order is not None for trace in leaves(x)) and node.params:
+            if any(trace.order is not None for trace in leaves(x)):
                 self.refuse(node)
             return plain(out)
         vector = isinstance(form, (Flatten, Reshape)) and out.rank == 1 < node.in_spec.rank
@@ -113,7 +119,7 @@ class Walk:
         if isinstance(form, Reshape) and node.in_spec.rank == 1 and out.rank > 2:
             self.unflattened(node, x)
             return Trace(image=True)
-        if type(form).layout_role == "elementwise" and out.rank == node.in_spec.rank:
+        if form.layout_role == "elementwise" or isinstance(form, Dropout):
             return x
         if isinstance(form, NORMS) and out.rank == 1:
             return self.norm(node, x)
@@ -122,9 +128,9 @@ class Walk:
                 self.change(join(node.home, "kernel"), 0, x.order)
             makers = [(join(node.home, name), -1) for name in node.params]
             return Trace(image=x.image and out.rank > 1, makers=tuple(makers))
-        if x.order is not None and node.params:
+        if x.order is not None:
             self.refuse(node)
-        spatial = type(form).layout_role == "spatial" and out.rank > 1
+        spatial = form.layout_role == "spatial" and out.rank > 1
         return Trace(image=spatial or (out.rank > 2))
 
     def norm(self, node: Node, x: Trace) -> Trace:

@@ -11,6 +11,7 @@ import pytest
 
 import blocks as bl
 from blocks._backends import find_backend
+from blocks._flattened import reorderings
 from cases import CASES
 from conftest import example, need
 
@@ -415,6 +416,36 @@ def test_flattened_images_are_in_the_order_of_the_layout(torch):
     same = bl.import_params(node, model, flattened="channels_last")
     assert not np.array_equal(same["1/0/kernel"], params["1/0/kernel"])
     assert np.array_equal(same["1/0/kernel"].T, model[5].weight.detach())
+
+
+@pytest.mark.parametrize(
+    "after", [bl.Dropout(0.5), bl.Dropout(0.5, whole_channels=True), bl.GELU()]
+)
+def test_what_keeps_the_order_of_a_flattened_image(after):
+    net = bl.Sequential(bl.Conv(4, (1, 1)), bl.Flatten(), after, bl.Dense(3))
+    changes, problems = reorderings(bl.infer(net, (4, 5, 3)), "channels_first")
+    assert list(changes) == ["3/kernel"]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (bl.Reshape((5, 16)), bl.Dense(3)),
+        (bl.Rearrange("b (s n) -> b s n", s=5), bl.Dense(3)),
+        (bl.Dropout(0.5),),
+        (),
+    ],
+)
+def test_an_order_that_no_parameter_can_take_is_refused(torch, after):
+    """It must be stated, and if it is another one there is no such import."""
+    nn = torch.nn
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), *([nn.Linear(16, 3)] if len(after) > 1 else []))
+    net = bl.Sequential(bl.Conv(4, (1, 1)), bl.Flatten(), *after)
+    node = bl.infer(net, (4, 5, 3))
+    for flattened in (None, "channels_first"):
+        assert bl.match_weights(node, model, flattened=flattened).wrong
+    assert not bl.match_weights(node, model, flattened="channels_last").wrong
 
 
 def test_flattened_branches_that_are_joined(torch):
