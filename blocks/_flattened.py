@@ -116,6 +116,8 @@ class Walk:
         vector = isinstance(form, (Flatten, Reshape)) and out.rank == 1 < node.in_spec.rank
         if vector and x.image:
             return Trace(order=flat_order(node.in_spec), makers=None)
+        if isinstance(form, Reshape) and x.image and mixed(node):
+            self.refuse(node)
         if isinstance(form, Reshape) and node.in_spec.rank == 1 and out.rank > 2:
             self.unflattened(node, x)
             return Trace(image=True)
@@ -173,6 +175,13 @@ def joined(traces: list[Trace]) -> Any:
     if any(trace.makers is None for trace in traces):
         return None
     return tuple(maker for trace in traces for maker in trace.makers or ())
+
+
+def mixed(node: Node) -> bool:
+    """Whether an image gets other axes that mix its channels with its positions."""
+    axis = -1 if node.in_spec.layout == "channels_last" else 0
+    kept = node.in_spec.shape[axis] == node.out_spec.shape[axis]
+    return not kept and flat_order(node.in_spec) is not None
 
 
 def flat_order(spec: Any) -> Any:

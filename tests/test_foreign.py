@@ -448,6 +448,17 @@ def test_an_order_that_no_parameter_can_take_is_refused(torch, after):
     assert not bl.match_weights(node, model, flattened="channels_last").wrong
 
 
+@pytest.mark.parametrize(
+    ("shape", "refused"), [((4, 20), True), ((20, 4), False), ((5, 4, 4), False), ((10, 8), True)]
+)
+def test_an_image_that_gets_other_axes(shape, refused):
+    """Where its channels stay the last axis, they are those of a model that moves them there."""
+    net = bl.Sequential(bl.Conv(4, (1, 1)), bl.Reshape(shape), bl.Dense(3))
+    changes, problems = reorderings(bl.infer(net, (4, 5, 3)), "channels_first")
+    assert not changes
+    assert bool(problems) == refused
+
+
 def test_flattened_branches_that_are_joined(torch):
     nn = torch.nn
 
