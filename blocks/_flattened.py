@@ -17,13 +17,17 @@ import numpy as np
 from blocks._block import Combinator
 from blocks._spec import Node, join, leaves, map_value
 from blocks._stack import run
+from blocks.attention import MultiHeadAttention
 from blocks.linear import Dense
 from blocks.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from blocks.recurrent import Recurrent
 from blocks.regularisation import Dropout
 from blocks.shape import Flatten, Reshape
+from blocks.value import Select
 
 Changes = dict[str, dict[int, np.ndarray]]
 NORMS = (BatchNorm, LayerNorm, RMSNorm, GroupNorm)
+SEQUENTIAL = (Recurrent, MultiHeadAttention)  # they have their features last in every framework
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class Walk:
 
     def leaf(self, node: Node, x: Any) -> Any:
         form, out = node.form, node.out_spec
+        if isinstance(form, Select):
+            return x[form.index]
         if isinstance(x, tuple) or isinstance(out, tuple):
             if any(trace.order is not None for trace in leaves(x)):
                 self.refuse(node)
@@ -133,7 +139,8 @@ class Walk:
         if x.order is not None:
             self.refuse(node)
         spatial = form.layout_role == "spatial" and out.rank > 1
-        return Trace(image=spatial or (out.rank > 2))
+        kept = x.image and out.rank == node.in_spec.rank and not isinstance(form, SEQUENTIAL)
+        return Trace(image=spatial or kept or out.rank > 2)
 
     def norm(self, node: Node, x: Trace) -> Trace:
         paths = [join(node.home, name) for name in node.params]
@@ -167,7 +174,7 @@ class Walk:
 
 
 def plain(value: Any) -> Any:
-    return map_value(lambda spec: Trace(), value)
+    return map_value(lambda spec: Trace(image=spec.rank > 2), value)
 
 
 def joined(traces: list[Trace]) -> Any:

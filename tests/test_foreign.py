@@ -459,6 +459,32 @@ def test_an_image_that_gets_other_axes(shape, refused):
     assert bool(problems) == refused
 
 
+@pytest.mark.parametrize(("window", "shape"), [((1,), (6, 3)), ((1, 1), (6, 5, 3))])
+def test_an_image_stays_one(window, shape):
+    """Also with one spatial axis, and through tuples."""
+    edges = (*((1, 1),) * len(window), (0, 0))
+    pair = bl.Parallel(bl.ReLU(), bl.Tanh(), merge="tuple")
+    for block in (
+        bl.LayerNorm(),
+        bl.RMSNorm(),
+        bl.Softmax(),
+        bl.Pad(edges),
+        bl.Crop(edges),
+        bl.Sequential(pair, bl.Select(1)),
+    ):
+        net = bl.Sequential(bl.Conv(4, window), block, bl.Flatten(), bl.Dense(2))
+        changes, problems = reorderings(bl.infer(net, shape), "channels_first")
+        assert list(changes) == ["3/kernel"]
+        assert not problems
+
+
+def test_sequences_have_their_features_last():
+    net = bl.Sequential(
+        bl.Conv(4, (1,)), bl.GRU(5, return_sequences=True), bl.Flatten(), bl.Dense(2)
+    )
+    assert reorderings(bl.infer(net, (6, 3)), "channels_first") == ({}, [])
+
+
 def test_flattened_branches_that_are_joined(torch):
     nn = torch.nn
 
