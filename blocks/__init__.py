@@ -10,11 +10,11 @@ from blocks import initializers
 from blocks._activations import activations
 from blocks._backends import installed as backends
 from blocks._block import Block, Combinator, Composite, Leaf
-from blocks._certificate import Certificate, certify, load_certificate, verify
+from blocks._certificate import Certificate, Verification, certify, load_certificate, verify
 from blocks._checkpoint import Checkpoint, load_checkpoint
 from blocks._compare import compare
 from blocks._comparison import Comparison, load_comparison
-from blocks._diff import diff
+from blocks._diff import Diff, diff
 from blocks._draw import Drawing, draw
 from blocks._errors import (
     BackendError,
@@ -46,7 +46,7 @@ from blocks._models import (
     source,
     trainable_of,
 )
-from blocks._param_diff import diff_params
+from blocks._param_diff import ParamDiff, diff_params
 from blocks._param_files import load_params_file, save_params
 from blocks._params import count, init, select
 from blocks._parity import parity
@@ -145,6 +145,7 @@ __all__ = [
     "Custom",
     "Dense",
     "DenseBlock",
+    "Diff",
     "Drawing",
     "Dropout",
     "EarlyStop",
@@ -179,6 +180,7 @@ __all__ = [
     "Node",
     "Pad",
     "Parallel",
+    "ParamDiff",
     "ParamError",
     "ParamSpec",
     "Parameter",
@@ -216,6 +218,7 @@ __all__ = [
     "Upsample",
     "VAELoss",
     "Validation",
+    "Verification",
     "WeightMap",
     "Weights",
     "accuracy",

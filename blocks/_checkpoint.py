@@ -213,13 +213,21 @@ def fitting_random(checkpoint: Checkpoint, model: Any, known: Origin) -> dict[st
     return state
 
 
-def check_resume(resume: Any, known: Origin, plan: Plan, examples: int, columns: list[str]) -> None:
+def check_resume(
+    resume: Any, model: Any, known: Origin, plan: Plan, examples: int, columns: list[str]
+) -> None:
     """Refuse to go on with another network, other options or other data."""
     node, before = known.node, resume.node
     if [getattr(node, name) for name in SAME] != [getattr(before, name) for name in SAME]:
         raise FieldError(
             f"the model is {node!r} in {node.dtype}, but the checkpoint is of another network: "
             f"{before!r} in {before.dtype}.\n  Take checkpoint.lower({known.backend.name!r})."
+        )
+    if other := sorted(set(frozen_of(model, known)) ^ set(resume.frozen)):
+        raise FieldError(
+            f"the model trains {', '.join(other)}, or not, other than the checkpoint did.\n"
+            f"  Take checkpoint.lower({known.backend.name!r}), or say with "
+            "dataclasses.replace(checkpoint, frozen=...) what shall be frozen from here on."
         )
     drawn = (known.draws or "native"), known.seed
     wanted = resume.draws, resume.draws_seed if resume.draws == "shared" else known.seed

@@ -128,7 +128,7 @@ def fit(
     if checkpoint is not None:
         check_draws(model, known)
     if resume is not None:
-        check_resume(resume, known, plan, len(given), columns)
+        check_resume(resume, model, known, plan, len(given), columns)
     judge = Judge(partial(score, model, known), plan, given, tests)
     trainer = known.call("trainer", known.node, model, plan.loss, plan.optimizer, plan.clip_norm)
     done = Progress()

@@ -261,8 +261,9 @@ def run_import(options: Any) -> int:
     pairs = [text.rpartition("=") for text in options.rename]
     if not all(name for name, _, _ in pairs):
         raise FieldError(f"--rename must be NAME=PATH, got {options.rename!r}.")
+    node = node_of(options)
     found = match_weights(
-        node_of(options),
+        node,
         options.weights,
         framework=options.framework,
         rename={name: path for name, _, path in pairs},
@@ -270,7 +271,7 @@ def run_import(options: Any) -> int:
     )
     Console().print(found)
     if found and options.output:
-        save_params(found.params(), options.output)
+        save_params(found.params(), options.output, network=node)
     return 0 if found else 1
 
 
