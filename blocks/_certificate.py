@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from blocks._arrays import replacing
-from blocks._backends import find_backend, missing
+from blocks._backends import find_backend, why_missing
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, FileError, shown
-from blocks._files import Allowed, document, fingerprint, node_from_json
+from blocks._files import Allowed, node_in, with_fingerprint
 from blocks._infer import check_ints
-from blocks._json import as_text, parsed, read_text
+from blocks._json import as_text, read_document
 from blocks._limits import MAX_INT, MAX_MEASURED
 from blocks._models import as_node
 from blocks._parity import BackendReport, Report, parity
@@ -128,8 +128,7 @@ def described(node: Node, report: Report, how: dict[str, int]) -> dict[str, Any]
     return {
         "format": FORMAT,
         "version": VERSION,
-        "network": document(node),
-        "fingerprint": fingerprint(node),
+        **with_fingerprint(node),
         **how,
         "machine": machine(),
         "agrees": bool(report),
@@ -205,14 +204,7 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
     Raises:
         FileError: if it is no certificate, or its parts contradict each other.
     """
-    data = parsed(read_text(path), "certificate")
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise FileError(f"{path} is no certificate: it does not say 'format': {FORMAT!r}.")
-    if data.get("version") != VERSION:
-        raise FileError(
-            f"{path} has version {shown(data.get('version'))}, but version {VERSION} is what this "
-            "isoblocks reads. Install a newer one."
-        )
+    data = read_document(path, FORMAT, VERSION, "certificate")
     wrong = [
         name
         for name, (least, beyond) in NUMBERS.items()
@@ -222,12 +214,7 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
         raise FileError(f"{path} is a certificate without a proper {wrong[0]!r}.")
     for backend, found in data["backends"].items():
         check_backend(f"{path}: {backend}", found)
-    node = node_from_json(as_text(data.get("network"), "network"), custom)
-    if data.get("fingerprint") != fingerprint(node):
-        raise FileError(
-            f"{path} certifies a network with the fingerprint {shown(data.get('fingerprint'))}, "
-            f"but holds one with {fingerprint(node)}."
-        )
+    node = node_in(path, data, custom)
     together = all(found["agrees"] for found in data["backends"].values())
     if not isinstance(data.get("agrees"), bool) or (data["agrees"] and not together):
         raise FileError(f"{path} contradicts itself: 'agrees' does not follow from its backends.")
@@ -343,24 +330,14 @@ def verify(certificate: Certificate | str | Path, custom: Allowed = ()) -> Verif
     """
     if not isinstance(certificate, Certificate):
         certificate = load_certificate(certificate, custom)
-    data, absent = certificate.data, missing()
-    names = list(certificate.backends)
-    gone = {name: absent.get(name) or reason(name) for name in names if reason(name)}
+    data, names = certificate.data, list(certificate.backends)
+    gone = {name: why for name in names if (why := why_missing(name))}
     here = [name for name in names if name not in gone]
     if not here:
         raise BlockError(f"none of the backends that were certified is here: {', '.join(names)}.")
     now = certify(certificate.node, backends=here, **{name: data[name] for name in NUMBERS})
     broken = [text for name in here for text in worse(name, certificate, now)]
     return Verification(certificate, now, tuple(broken), gone)
-
-
-def reason(backend: str) -> str:
-    """Why a backend cannot be measured here; "" if it can."""
-    try:
-        find_backend(backend)
-    except BlockError as error:
-        return str(error)
-    return ""
 
 
 def worse(backend: str, certified: Certificate, now: Certificate) -> Iterable[str]:

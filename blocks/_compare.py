@@ -19,7 +19,7 @@ from blocks._certificate import machine
 from blocks._comparison import FORMAT, VERSION, Comparison, sizes_of
 from blocks._contender import TRAINING, TRAINING_BATCH
 from blocks._errors import FieldError, did_you_mean
-from blocks._files import document, fingerprint, node_to_json
+from blocks._files import document, node_to_json, with_fingerprint
 from blocks._infer import check_ints
 from blocks._models import as_node
 from blocks._spec import Node
@@ -308,8 +308,7 @@ def described(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "network": document(node),
-        "fingerprint": fingerprint(node),
+        **with_fingerprint(node),
         "machine": machine(),
         "parameters": sizes_of(node),
         "seed": seed,

@@ -11,8 +11,8 @@ from typing import Any
 from blocks._arrays import replacing
 from blocks._certificate import agreeing, check_parts, figure, is_number, largest, number
 from blocks._errors import FileError, shown
-from blocks._files import Allowed, fingerprint, node_from_json
-from blocks._json import as_text, parsed, read_text
+from blocks._files import Allowed, node_in
+from blocks._json import as_text, read_document
 from blocks._params import count
 from blocks._spec import Node, array_dtype
 
@@ -220,14 +220,7 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
     Raises:
         FileError: if it is no comparison, or its parts contradict each other.
     """
-    data = parsed(read_text(path), "comparison")
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise FileError(f"{path} is no comparison: it does not say 'format': {FORMAT!r}.")
-    if data.get("version") != VERSION:
-        raise FileError(
-            f"{path} has version {shown(data.get('version'))}, but version {VERSION} is what this "
-            "isoblocks reads. Install a newer one."
-        )
+    data = read_document(path, FORMAT, VERSION, "comparison")
     wrong = [name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)]
     wrong += [name for name in ("machine", "parameters") if not isinstance(data.get(name), dict)]
     wrong += [
@@ -239,12 +232,7 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
         wrong.append("machine")
     if wrong:
         raise FileError(f"{path} is a comparison without a proper {wrong[0]!r}.")
-    node = node_from_json(as_text(data.get("network"), "network"), custom)
-    if data.get("fingerprint") != fingerprint(node):
-        raise FileError(
-            f"{path} compares a network with the fingerprint {shown(data.get('fingerprint'))}, "
-            f"but holds one with {fingerprint(node)}."
-        )
+    node = node_in(path, data, custom)
     if data["parameters"] != sizes_of(node):
         raise FileError(
             f"{path} counts the parameters {shown(data['parameters'])}, but its network has "

@@ -128,6 +128,22 @@ def fingerprint(network: Block | Node) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def with_fingerprint(node: Node) -> dict[str, Any]:
+    """What a file about a node says of it."""
+    return {"network": document(node), "fingerprint": fingerprint(node)}
+
+
+def node_in(path: str | Path, data: dict[str, Any], custom: Allowed) -> Node:
+    """The node of which a file says that, if it is the one of that fingerprint."""
+    node = node_from_json(as_text(data.get("network"), "network"), custom)
+    if data.get("fingerprint") != fingerprint(node):
+        raise FileError(
+            f"{path} is about a network with the fingerprint {shown(data.get('fingerprint'))}, "
+            f"but holds one with {fingerprint(node)}."
+        )
+    return node
+
+
 def document(network: Block | Node) -> dict[str, Any]:
     """All that a file says of a network."""
     block = network.block if isinstance(network, Node) else network

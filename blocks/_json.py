@@ -60,6 +60,19 @@ def read_text(path: str | Path) -> str:
         raise FileError(f"{path} is no text in UTF-8: {error}.") from None
 
 
+def read_document(path: str | Path, format: str, version: int, what: str) -> dict[str, Any]:
+    """The object in a file, which must say its format and a version that is known."""
+    data = parsed(read_text(path), what)
+    if not isinstance(data, dict) or data.get("format") != format:
+        raise FileError(f"{path} is no {what}: it does not say 'format': {format!r}.")
+    if data.get("version") != version:
+        raise FileError(
+            f"{path} has version {shown(data.get('version'))}, but version {version} is what this "
+            "isoblocks reads. Install a newer one."
+        )
+    return data
+
+
 def parsed(text: str, name: str) -> Any:
     """What a text of JSON holds; `name` is what errors call it."""
     if not isinstance(text, str):

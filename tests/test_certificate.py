@@ -101,7 +101,7 @@ WRONG = {
         data, "numpy", "outputs"
     ).update(relative=1.0),
     "'agrees' does not follow from its backends": lambda data: data.update(agrees=3),
-    "certifies a network with the fingerprint": lambda data: data.update(fingerprint="0" * 32),
+    "is about a network with the fingerprint": lambda data: data.update(fingerprint="0" * 32),
     "but holds one with": lambda data: data["network"]["network"]["blocks"].pop(),
 }
 
