@@ -71,16 +71,20 @@ class Diff:
         from rich.table import Table
 
         table = Table(title=f"What every block returns, matched by {self.matched}")
-        for name in ("a", "b", "block", "output"):
+        alike = all(pair.a == pair.b for pair in self.pairs)
+        for name in ("path",) if alike else ("a", "b"):
             table.add_column(name, overflow="fold")
+        for name in ("block", "output"):
+            table.add_column(name, no_wrap=True)
         for name in ("largest", "relative"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("at")
         for pair in self.pairs:
             colour = "green" if pair.relative <= self.tolerance else "red"
             numbers = f"{pair.error:.1e}", f"[{colour}]{pair.relative:.1e}[/]"
-            words = (pair.a, pair.b, pair.kind, pair.shape)
-            table.add_row(*map(escape, words), *numbers, escape(pair.where))
+            words = (*((pair.a,) if alike else (pair.a, pair.b)), pair.kind, pair.shape)
+            where = pair.where if pair.error else ""
+            table.add_row(*map(escape, words), *numbers, escape(where))
         yield table
         for label, names in (("a", self.only_a), ("b", self.only_b)):
             if names:
