@@ -23,9 +23,10 @@ def lines(
     as an Identity in Keras, has none.
 
     >>> import blocks as bl
-    >>> text, found = lines(bl.Sequential(bl.Dense(3), bl.ReLU()), "keras", (2,))
-    >>> [(path, text.splitlines()[n - 1]) for path, (n, *_) in found.items() if path]
-    [('0', 'x = layers.Dense(3, name="0")(inputs)'), ('1', 'x = ops.relu(x)')]
+    >>> text, found = lines(bl.Sequential(bl.Dense(3), bl.ReLU()), "numpy", (2,))
+    >>> number = found["1"][0]
+    >>> text.splitlines()[number - 1]
+    'model = Sequential([Dense(2, 3, rng=rng), ReLU()])'
     """
     node = as_node(network, input_shape, options)
     adapter = find_backend(backend)

@@ -24,6 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -409,7 +410,7 @@ def changed(random: Random, data: Any, others: list[Any]) -> None:
         return
     match random.randrange(9):
         case 0 | 1:
-            here[key] = random.choice(VALUES)
+            here[key] = deepcopy(random.choice(VALUES))
         case 2:
             here[key] = f"raw:{random.choice(list(RAW))}"
         case 3:
