@@ -199,7 +199,6 @@ KINDS = {
     "layernormalization": "layernorm",
     "groupnormalization": "groupnorm",
     "rmsnormalization": "rmsnorm",
-    "avgpool": "avgpool",
 }
 
 

@@ -22,6 +22,7 @@ from blocks._flattened import reorderings
 from blocks._infer import check_word
 from blocks._layout import layout_pass
 from blocks._match import Unit, match
+from blocks._models import framework as framework_behind
 from blocks._params import Params, check_params
 from blocks._spec import LAYOUTS, Node, is_float, join
 
@@ -257,11 +258,8 @@ def framework_of(source: Any) -> str:
     held = list(source.values()) if isinstance(source, Mapping) else []
     inside = [item for value in held if isinstance(value, Mapping) for item in value.values()]
     for value in (source, *held, *inside):  # a checkpoint has its dict of tensors in another
-        packages = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
-        # Keras first: its models are also modules of the engine underneath.
-        for package, name in (("keras", "keras"), ("torch", "torch"), ("flax", "flax")):
-            if package in packages:
-                return name
+        if name := framework_behind(value):
+            return name
     if any(isinstance(value, Mapping) for value in held):
         return "flax"
     raise FieldError(
