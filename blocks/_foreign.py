@@ -225,11 +225,15 @@ def read_weights(source: Any, *, framework: str | None = None) -> Weights:
         framework: "torch", "keras" or "flax", where the ending or the type does not tell.
 
     Raises:
-        FileError: if it cannot be read, is no such file, or holds what is no array of numbers.
+        FileError: if it cannot be read, is no such file, or holds what is no array of numbers,
+            or a name that cannot be printed.
     """
     framework = framework or framework_of(source)
     check_word("framework", framework, FRAMEWORKS)
     found: Weights = find_backend(framework).weights.read_weights(source)
+    for name in (*found.arrays, *found.ignored, *found.aliases):
+        if not name.isprintable():  # it would reach the terminal
+            raise FileError(f"{name!r} is no name of a parameter: some of it cannot be printed.")
     integers = {
         name: "integers are no parameters"
         for name, array in found.arrays.items()

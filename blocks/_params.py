@@ -259,9 +259,20 @@ def checked(specs: Mapping[str, ParamSpec], params: Any) -> tuple[Params, dict[s
             continue
         if array.shape != spec.shape:
             wrong[path] = f"expected {spec.shape}, got {array.shape}.{hint(array, spec)}"
-        else:
+            continue
+        with np.errstate(over="ignore"):  # it is refused below
             arrays[path] = array.astype(array_dtype(spec.dtype), copy=False)
+        if beyond := overflowed(array, arrays[path]):
+            wrong[path] = f"{beyond} is more than {spec.dtype} holds. Infer at a wider dtype."
     return arrays, wrong
+
+
+def overflowed(array: np.ndarray, narrow: np.ndarray) -> Any:
+    """A finite number of the array that is infinite in its narrower copy, if there is one."""
+    if np.can_cast(array.dtype, narrow.dtype):
+        return None
+    found = array[np.isinf(narrow) & np.isfinite(array)]
+    return found[0] if found.size else None
 
 
 def as_numbers(value: Any) -> np.ndarray:

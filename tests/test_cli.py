@@ -118,3 +118,10 @@ def test_the_demo_runs_on_numpy_alone():
     assert "numpy" in text
     for name in ("torch", "keras", "flax"):
         assert f"pip install 'isoblocks[{name}]'" in text
+
+
+def test_a_file_does_not_speak_to_the_terminal(capsys):
+    assert cli.main(["summary", "\x1b[31mnet.json", "--input", "3"]) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[31mnet.json" in said
+    assert "\x1b" not in said

@@ -1005,6 +1005,8 @@ def test_what_is_no_source_is_refused(torch, tmp_path):
         bl.read_weights({"weight": np.ones(3)}, framework="jax")
     with pytest.raises(bl.FileError, match="no real numbers"):
         bl.read_weights({"weight": np.ones(3, "complex64")}, framework="torch")
+    with pytest.raises(bl.FileError, match=r"'\\x1b\[31mweight' is no name"):
+        bl.read_weights({"\x1b[31mweight": np.ones(3)}, framework="torch")
 
 
 # The command line

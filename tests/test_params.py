@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import blocks as bl
 from blocks._params import matches
+from blocks._spec import array_dtype
 from blocks.initializers import NAMED, Array, Orthogonal, Uniform, fans
 
 
@@ -322,6 +323,29 @@ def test_first_parameters_that_do_not_fit_are_refused(message):
     with pytest.raises(bl.BlockError) as error:
         bl.init(bl.infer(bl.Dense(2), (3,)), initial=WRONG_INITIAL[message])
     assert message in str(error.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("dtype", "given", "number"),
+    [
+        ("float16", "float32", 7e4),
+        ("float16", "bfloat16", -1e30),
+        ("bfloat16", "float64", 1e39),
+        ("float32", "float64", -1e39),
+        ("float16", "int64", 70_000),
+    ],
+)
+def test_a_number_that_a_dtype_cannot_hold_is_refused(dtype, given, number):
+    """It would become infinite; one that is infinite already stays so."""
+    model = bl.lower(bl.Dense(2), "numpy", input_shape=(3,), dtype=dtype)
+    before = bl.params_of(model)
+    kernel = np.ones((3, 2), array_dtype(given))
+    kernel[1, 0] = number
+    with pytest.raises(bl.ParamError, match=f"is more than {dtype} holds"):
+        bl.load_params(model, before | {"kernel": kernel})
+    np.testing.assert_equal(bl.params_of(model), before)
+    bl.load_params(model, before | {"kernel": np.full((3, 2), np.inf)})
 
 
 @pytest.mark.parametrize("params", [None, 3, ["kernel"], "kernel"])
