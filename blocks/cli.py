@@ -13,6 +13,7 @@ from rich.console import Console
 
 from blocks._arrays import replacing
 from blocks._block import Block
+from blocks._console import silenced
 from blocks._draw import draw
 from blocks._errors import BlockError, FieldError, did_you_mean
 from blocks._files import load as load_file
@@ -167,6 +168,7 @@ def run_source(options: Any) -> int:
     if options.params and not into_folder:
         raise FieldError("--params are written beside the listings: add -o DIR.")
     node = node_of(options)
+    imported(None if options.all else [options.backend])
     if into_folder:
         return export_folder(node, options)
     text = source(node, options.backend, seed=options.seed, loading=options.output is not None)
@@ -201,8 +203,8 @@ def run_parity(options: Any) -> int:
 
     if options.file is None:
         raise FieldError("parity needs a network, or --verify FILE.json.")
-    backends = options.backends.split(",") if options.backends else None
     console, node = Console(), node_of(options)
+    backends = imported(words(options.backends))
     measure: Any = certify if options.certificate else parity
     with console.status("comparing"):
         report = measure(node, backends=backends, seed=options.seed)
@@ -237,6 +239,20 @@ def run_compare(options: Any) -> int:
     return 0 if found else 1
 
 
+def imported(backends: list[str] | None) -> list[str]:
+    """The backends of those names, all that are installed if None, without the frameworks' notes
+    on being imported.
+    """
+    from blocks._backends import find_backend, installed
+
+    with silenced():
+        if backends is None:
+            return installed()
+        for name in backends:
+            find_backend(name)
+        return backends
+
+
 def words(text: str | None) -> list[str] | None:
     """The names in a list such as "numpy,torch"; None if there is no list."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
@@ -251,10 +267,14 @@ def counts(option: str, text: str) -> list[int]:
 
 
 def run_verify(options: Any) -> int:
+    from blocks._backends import why_missing
     from blocks._certificate import load_certificate, verify
 
     sys.path.insert(0, str(Path.cwd()))  # where --custom looks for modules, as python -m does
     console, certificate = Console(), load_certificate(options.verify, options.custom)
+    with silenced():
+        for name in certificate.backends:
+            why_missing(name)  # those that are not installed are named in the report
     with console.status("measuring again"):
         found = verify(certificate)
     console.print(found)

@@ -120,8 +120,24 @@ def test_the_demo_runs_on_numpy_alone():
         assert f"pip install 'isoblocks[{name}]'" in text
 
 
-def test_a_file_does_not_speak_to_the_terminal(capsys):
-    assert cli.main(["summary", "\x1b[31mnet.json", "--input", "3"]) == 2
+def test_a_file_does_not_speak_to_the_terminal(tmp_path, capsys):
+    bl.save(bl.Dense(2), tmp_path / "net.json")
+    command = ["import", str(tmp_path / "net.json"), "\x1b[31mnet.pth", "--input", "3"]
+    assert cli.main(command) == 2
     said = capsys.readouterr().err
-    assert r"\x1b[31mnet.json" in said
+    assert r"\x1b[31mnet.pth" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("command", [["parity"], ["source", "--backend", "keras"]], ids=" ".join)
+def test_frameworks_are_imported_quietly(tmp_path, command):
+    """What TensorFlow says when it is imported does not stand between what was asked for."""
+    need("keras")
+    bl.save(bl.Dense(2), tmp_path / "net.json")
+    command = [command[0], str(tmp_path / "net.json"), "--input", "3", *command[1:]]
+    code = f"import sys; from blocks import cli; sys.exit(cli.main({command!r}))"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (run.returncode, run.stderr) == (0, "")
