@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from importlib import import_module
 from itertools import count
+from symtable import symtable
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -271,7 +272,7 @@ class Backend:
         node = program.node
         text = f"A {self.name} model from {sizes(node.in_spec)} to {sizes(node.out_spec)}."
         usage = "As a script it takes the parameters: a safetensors file by canonical paths."
-        lines = textwrap.wrap(f'"""{text}', WIDTH) + (["", usage] if program.bindings else [])
+        lines = textwrap.wrap(f'"""{text}', WIDTH - 3) + (["", usage] if program.bindings else [])
         return "\n".join([*lines, '"""']) if len(lines) > 1 else f'{lines[0]}"""'
 
     def loader(self, program: Program) -> list[str]:
@@ -287,8 +288,13 @@ class Backend:
         ]
 
     def reading(self, program: Program) -> str:
-        """The statement that reads the file."""
-        return "    params = load_file(path)"
+        """The statements that read the file; of names that are missing Python says which."""
+        known = len({binding.path for binding in program.bindings})
+        return (
+            "    params = load_file(path)\n"
+            f"    if len(params) > {known}:\n"
+            f'        raise ValueError(f"{{path}} has {{len(params)}} arrays, the model {known}")'
+        )
 
     def loaded(self, places: list[list[Binding]]) -> str:
         """The statements that set native arrays from `params`, the arrays in a file by path."""
@@ -407,8 +413,14 @@ def source_of(helper: Any) -> str:
 
 
 def names_in(code: str) -> set[str]:
-    """Every identifier that a piece of code reads."""
-    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    """Every name that a piece of code reads from its module: no variable of a function."""
+    found, tables = set(), [symtable(code, "listing", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        names = table.get_symbols()
+        found |= {n.get_name() for n in names if n.is_referenced() and n.is_global()}
+    return found
 
 
 def assigned_in(code: str) -> set[str]:

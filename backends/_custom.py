@@ -14,6 +14,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from io import StringIO
+from itertools import pairwise
+from tokenize import STRING, generate_tokens, untokenize
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -395,5 +398,38 @@ def imported(name: str, value: Any) -> str | None:
 
 
 def unparse(tree: ast.AST) -> str:
-    """Code for a tree without positions."""
-    return ast.unparse(ast.fix_missing_locations(tree))
+    """Code for a tree without positions, spaced and quoted as formatters do; long lines stay."""
+    code = quoted(ast.unparse(ast.fix_missing_locations(tree)))
+    lines, parents = code.split("\n"), ast.walk(ast.parse(code))
+    apart = {
+        min(part.lineno for part in (after, *getattr(after, "decorator_list", ()))) - 1
+        for parent in parents
+        for before, after in pairwise(statements(parent))
+        if isinstance(before, ast.FunctionDef) or is_text(parent, before)
+    }
+    for i in sorted(apart, reverse=True):
+        if lines[i - 1]:
+            lines.insert(i, "")
+    return "\n".join(lines)
+
+
+def statements(node: ast.AST) -> list[ast.stmt]:
+    """What stands in a definition, a loop or a branch."""
+    body = getattr(node, "body", [])
+    return body if isinstance(body, list) else []  # that of a lambda is an expression
+
+
+def is_text(parent: ast.AST, part: ast.AST) -> bool:
+    """Whether a part of a class is its docstring."""
+    return isinstance(parent, ast.ClassDef) and isinstance(part, ast.Expr)
+
+
+def quoted(code: str) -> str:
+    """The code with texts in double quotes, but for those that hold some."""
+    tokens = [
+        token._replace(string=f'"{token.string[1:-1]}"')
+        if token.type == STRING and token.string[0] == "'" and not set('"\\') & set(token.string)
+        else token
+        for token in generate_tokens(StringIO(code).readline)
+    ]
+    return untokenize(tokens)

@@ -38,7 +38,7 @@ GROWTH = 10  # how much larger a figure may be on another machine, where it is n
 FAR = 0.1  # tolerance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What parity measured: true if all backends agreed; prints as a table.
 
@@ -84,7 +84,7 @@ class Certificate:
             table.add_row(escape(name), "yes" if found["agrees"] else "[red]no[/]", *cells)
         yield table
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self)
@@ -260,7 +260,7 @@ def is_number(value: Any, kind: Any, least: int) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and value >= least
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """A certificate and the same measured again: true if it holds; prints as a table.
 
@@ -308,7 +308,7 @@ class Verification:
             yield f"[red]{escape(text)}[/]"
         yield "The certificate holds." if self else "[red]The certificate does not hold.[/]"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self)

@@ -21,7 +21,7 @@ LEVELS = ("outputs", "gradients", "curve")
 MB = 1e6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What `compare` measured: true if all contenders ran and agree; prints as a table.
 
@@ -101,7 +101,7 @@ class Comparison:
             "from the reference in float64, as a share."
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self, width=140)

@@ -41,7 +41,7 @@ class Pair:
     where: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff:
     """Two models block by block, in the order of the first; true if all agree.
 
@@ -98,7 +98,7 @@ class Diff:
                 f"at {escape(first.where)}; allowed {self.tolerance:.0e}.[/]"
             )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self)

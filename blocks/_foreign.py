@@ -38,7 +38,7 @@ ENDINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weights:
     """The arrays of a foreign file or model by their own names.
 
@@ -57,6 +57,9 @@ class Weights:
     ordered: bool = False
     notes: tuple[str, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Weights of {self.framework}: {len(self.arrays):,} arrays>"
 
     @property
     def separator(self) -> str:

@@ -49,7 +49,7 @@ class Row:
         return "equal" if self else "differs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParamDiff:
     """The differences of all parameters: true if there are none; prints as a table."""
 
@@ -79,7 +79,7 @@ class ParamDiff:
         different = sum(not row for row in self.rows)
         yield f"{different} of {len(self.rows)} parameters differ; allowed {self.tolerance:.0e}"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self)

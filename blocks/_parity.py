@@ -90,7 +90,7 @@ class BackendReport:
 LEVELS = ("outputs", "gradients", "training", "state", "curve")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Parity of a network over backends: true if all agree; prints as a table."""
 
@@ -136,7 +136,7 @@ class Report:
         share = f"{100 * CONTROL[self.dtype]:g} %"
         yield f"Control: one parameter changed by {share} moves the outputs by {moved}: {seen}."
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self)

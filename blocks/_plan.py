@@ -55,7 +55,7 @@ class EarlyStop(Config):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History:
     """What training did.
 
@@ -72,7 +72,11 @@ class History:
     losses: tuple[float, ...]
     seconds: float
     epochs: tuple[dict[str, float], ...] = ()
-    best: Params | None = field(default=None, repr=False, compare=False)
+    best: Params | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        curve = f": loss {self.losses[0]:.4g} to {self.losses[-1]:.4g}" if self.losses else ""
+        return f"<History of {len(self.losses):,} steps in {self.seconds:.3g} s{curve}>"
 
 
 class LeftOut:

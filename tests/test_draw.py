@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from blocks import cli, demo
 from blocks._drawing.layout import BAND
 from blocks._drawing.svg import style
 from blocks._drawing.words import LONGEST, family, width
+from blocks._foreign import Weights
 from blocks._repeat import keeps_sizes
 from cases import CASES
 
@@ -280,6 +282,26 @@ def test_a_shape_stands_where_it_changes():
     assert len(found) == 16
 
 
+class Shorter(bl.Custom):
+    """One row less of the last tensor."""
+
+    rows: int = 1
+
+    def out_spec(self, x):
+        return (*x[:-1], x[-1].with_shape((x[-1].shape[0] - self.rows, *x[-1].shape[1:])))
+
+    def forward(self, ops, x):
+        return (*x[:-1], x[-1][:, self.rows :])
+
+
+def test_a_shape_that_changes_where_it_is_cut_short_is_seen():
+    shapes = tuple((11111 + i, 22222) for i in range(7))
+    for rows in (0, 1):
+        drawing = bl.draw(bl.Sequential(Shorter(rows), Shorter(0)), shapes)
+        labels = filter(None, [label for _, label in check(drawing).ways()])
+        assert ["…" in label for label in labels] == [True] * rows
+
+
 def test_several_tensors_are_a_thick_line():
     net = bl.Sequential(bl.Parallel(bl.Dense(2), bl.Dense(2), merge="tuple"), bl.Sample())
     kinds = [e.get("class") for e in ElementTree.fromstring(bl.draw(net, (3,)).svg)]
@@ -424,6 +446,33 @@ def test_notebooks():
     assert bl.draw(node)._repr_svg_() == bl.draw(node).svg
     assert repr(bl.draw(node)) == "<Drawing of 3 blocks>"
     assert bl.Sequential(Broken())._repr_html_() is None
+
+
+def test_results_are_readable_as_the_last_line_of_a_cell():
+    """Tables and single lines, not all numbers that are in them."""
+    net = bl.Sequential(bl.Dense(3), bl.ReLU())
+    node = bl.infer(net, (4,))
+    model, other = (bl.lower(node, "numpy", seed=seed) for seed in (0, 1))
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    weights = Weights("torch", {"weight": np.ones((50, 50)), "bias": np.ones(50)})
+    certificate = bl.certify(node, backends=["numpy"])
+    results = {
+        "Parity in float32": bl.parity(node, backends=["numpy"]),
+        "Certificate of": certificate,
+        "The certificate holds.": bl.verify(certificate),
+        "Dense": bl.diff(model, other, x),
+        "0/kernel": bl.diff_params(bl.params_of(model), bl.params_of(other)),
+        "multiply-adds": net.summary((4,)),
+        "<History of 270 steps in ": bl.fit(
+            model, (x, x[:, :3]), loss="mse", epochs=30, batch_size=7
+        ),
+        "<Weights of torch: 2 arrays>": weights,
+    }
+    for words, result in results.items():
+        assert words in repr(result)
+        assert str(result) == repr(result)
+        assert len(repr(result)) < 3000
+        assert max(map(len, repr(result).splitlines())) <= 100
 
 
 def test_mistakes(tmp_path):

@@ -299,9 +299,9 @@ def spelled(binding: Binding) -> str:
 
 
 SET = """
-    for variable, array in weights:
+    for i, (variable, array) in enumerate(weights):
         if variable.shape != array.shape:
-            raise ValueError(f"a parameter is {variable.shape}, not {array.shape}")
+            raise ValueError(f"weights[{i}] is {variable.shape}, not {array.shape}")
         dtype = jnp.promote_types(variable.dtype, array.dtype)
         variable.set_value(jnp.asarray(array, dtype))"""
 

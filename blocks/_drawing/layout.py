@@ -14,7 +14,7 @@ from typing import Any
 
 from blocks._block import Combinator
 from blocks._drawing.outline import Item
-from blocks._drawing.words import TIMES, details, family, heading, sizes, title, width
+from blocks._drawing.words import TIMES, change, details, family, heading, sizes, title, width
 from blocks.combine import Residual
 
 # All in pixels.
@@ -127,7 +127,7 @@ class Box(Part):
         widths = [width(text, SMALL if i else TITLE) for i, text in enumerate(texts)]
         self.left = self.right = even(max(NARROWEST, max(widths) + 2 * MARGIN) / 2)
         self.height = TOP + LINE * (len(texts) - 1)
-        self.label = "" if sizes(value) == sizes(taken) else sizes(value)
+        self.label = change(taken, value)
 
 
 class Chain(Part):
@@ -200,8 +200,8 @@ class Meeting(Frame):
         self.merge = item.node.form.merge
         self.sign = SIGNS.get(self.merge, self.merge)
         self.half = even(max(MERGE, width(self.sign, TITLE) + 2 * BESIDE)) // 2  # of its width
-        merged, out = {sizes(part.value) for part in inside}, sizes(item.node.out_spec)
-        self.merged = "" if merged == {out} else out
+        changes = [change(part.value, item.node.out_spec) for part in inside]
+        self.merged = next(filter(None, changes), "")
         super().__init__(item, inside)
 
     def measure(self) -> None:

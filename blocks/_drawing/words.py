@@ -60,7 +60,16 @@ def clipped(text: str) -> str:
 
 def sizes(value: ValueSpec) -> str:
     """The shape of a value; nothing if it is not known."""
-    return clipped(shapes(value)) if isinstance(value, (Spec, tuple)) else ""
+    return clipped(whole(value))
+
+
+def whole(value: ValueSpec) -> str:
+    return shapes(value) if isinstance(value, (Spec, tuple)) else ""
+
+
+def change(before: ValueSpec, after: ValueSpec) -> str:
+    """The shape of a value, if it is another than before."""
+    return sizes(after) if whole(after) != whole(before) else ""
 
 
 def family(form: Any) -> str:
