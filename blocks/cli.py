@@ -58,7 +58,13 @@ def parser() -> argparse.ArgumentParser:
 
     command = network_command(commands, "summary", "show what a network is made of")
     command.add_argument("--lint", action="store_true", help="and what is probably not meant")
-    command.add_argument("--svg", metavar="FILE.svg", help="and draw it, as a diagram")
+    command.add_argument(
+        "--svg",
+        metavar="FILE.svg",
+        nargs="?",
+        const="-",
+        help="and draw it, as a diagram; without a file, print its SVG and nothing else",
+    )
     command.set_defaults(run=run_summary)
 
     command = network_command(commands, "source", "print a network as code of a framework")
@@ -150,10 +156,13 @@ def run_summary(options: Any) -> int:
     from blocks._summary import Summary
 
     console, node = Console(), node_of(options)
+    if options.svg == "-":
+        print(draw(node).svg)
+        return 0
     console.print(Summary(node))
     if options.lint:
         console.print(lint(node))
-    if options.svg:
+    if options.svg is not None:
         draw(node).save(options.svg)
     return 0
 

@@ -497,8 +497,11 @@ def test_the_command_line(tmp_path, capsys):
     assert cli.main([*command, "--svg", str(tmp_path / "net.svg")]) == 0
     assert "multiply-adds" in capsys.readouterr().out
     assert (tmp_path / "net.svg").read_text() == bl.draw(demo.network(), (8, 8, 1)).svg
-    assert cli.main([*command, "--svg", str(tmp_path / "no" / "net.svg")]) == 2
-    assert "FileError" in capsys.readouterr().err
+    for wrong in (str(tmp_path / "no" / "net.svg"), ""):
+        assert cli.main([*command, "--svg", wrong]) == 2
+        assert "FileError" in capsys.readouterr().err
+    assert cli.main([*command, "--svg"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "net.svg").read_text() + "\n"
 
 
 def test_the_readmes_picture_is_what_draw_makes():
