@@ -435,6 +435,14 @@ CASES = [
     case("Permute", bl.Permute((2, 0, 1)), (5, 6, 3), axes=(1, 0, 2)),
     case("Reshape", bl.Reshape((4, 15)), (5, 6, 2), shape=[(3, -1, 2), (-1,), (60,)]),
     case("Reshape of a vector", bl.Reshape((3, 2)), (6,)),
+    case("Reshape to a scalar", bl.Sequential(bl.Dense(1), bl.Reshape(())), (6,)),
+    case(
+        "Reshape of a scalar",
+        bl.Sequential(
+            bl.Dense(1), bl.Reshape(()), bl.Flatten(), bl.Reshape(()), bl.Reshape((1, 1)), DENSE
+        ),
+        (6,),
+    ),
     case(
         "Pad",
         bl.Pad(((1, 0), (2, 3), (0, 1))),

@@ -13,7 +13,12 @@ from blocks.shape import Crop, Flatten, Pad, Permute, Reshape, Upsample
 
 @rule(Flatten)
 def flatten(node: Node) -> Any:
-    return call("nn.Flatten")
+    return call("nn.Flatten") if node.in_spec.shape else from_scalar((1,))
+
+
+def from_scalar(shape: tuple[int | None, ...]) -> Any:
+    """One number for each example as an array; nn.Flatten takes no scalars."""
+    return call("nn.Unflatten", 0, (-1, *shape))
 
 
 @rule(Permute)
@@ -24,6 +29,10 @@ def permute(node: Node) -> Any:
 @rule(Reshape)
 def reshape(node: Node) -> Any:
     flatten, shape = call("nn.Flatten"), node.out_spec.shape
+    if not shape:
+        return call("nn.Flatten", 0)  # one number for each example
+    if not node.in_spec.shape:
+        return from_scalar(shape)
     if len(shape) == 1:
         return flatten
     return call("nn.Sequential", flatten, call("nn.Unflatten", 1, shape))
