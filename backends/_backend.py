@@ -46,6 +46,36 @@ class Record(NamedTuple):
     value: Any
 
 
+def tensors_in(value: Any, is_tensor: Callable[[Any], bool]) -> Any:
+    """What a module returns, as a value: the tensors in its lists and dicts in one tuple, without
+    what is none, such as a mask that is None; a tensor that is left alone is no tuple.
+    """
+    if all(map(is_tensor, leaves(value))):
+        return value
+    found, todo = [], [value]
+    while todo:
+        here = todo.pop()
+        if is_tensor(here):
+            found.append(here)
+        elif isinstance(here, Mapping):
+            todo += reversed(list(here.values()))
+        elif isinstance(here, list | tuple):
+            todo += reversed(here)
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def given(model: Any, function: Any, x: Any, **options: Any) -> Any:
+    """Call someone's model as its function is written: a tuple is several arguments, and so is a
+    dict where the arguments have the names of its keys.
+    """
+    names = inspect.signature(function).parameters
+    if isinstance(x, tuple):
+        return model(*x, **options)
+    if isinstance(x, Mapping) and x.keys() <= names.keys():
+        return model(**x, **options)
+    return model(x, **options)
+
+
 class Trainer:
     """Makes training steps, and shows what the optimiser keeps between them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from blocks._backends import find_backend
 from blocks._block import Combinator
-from blocks._errors import BlockError
+from blocks._errors import BlockError, short
 from blocks._models import Origin, as_array, batch, framework, inner, narrowed, origin
-from blocks._spec import Node, Spec, map_value
+from blocks._spec import Node, Spec, leaves, map_inputs, map_value, shapes
 
 
 def activations(model: Any, x: Any, *, node: Node | None = None) -> dict[str, Any]:
@@ -79,12 +80,38 @@ def theirs(model: Any, x: Any) -> list[Seen]:
     """What every module of someone else's model returns."""
     name = framework(model)
     if name is None:
-        raise BlockError(f"diff takes models, got {type(model).__name__}.")
-    adapter = find_backend(name)
-    records = adapter.record(None, inner(model), map_value(lambda a: as_array(a, "diff"), x))
-    names = {record.place[0] for record in records}
-    inside = {name.rpartition(".")[0] for name in names if name}
+        raise BlockError(
+            f"diff takes models, got {type(model).__name__}. "
+            "Give a module of torch, Keras or Flax, or what lower made."
+        )
+    copied = map_inputs(lambda a: np.array(as_array(a, "diff")), x)  # theirs may work in place
+    try:
+        records = find_backend(name).record(None, inner(model), copied)
+    except BlockError:
+        raise
+    except Exception as error:  # theirs may raise anything
+        why = short(str(error), 500)
+        raise BlockError(
+            f"{type(model).__name__} cannot be run on {shapes_of(copied)}: {why}\n"
+            "  The first model takes x, the second x_b where that is given: its own layout of x."
+        ) from error
+    records = [record for record in records if leaves(record.value)]
+    around = {name for record in records for name in parents(record.place[0])}
     return [
-        Seen(r.place[0].replace(".", "/"), r.kind, r.value, r.place[0] not in inside)
+        Seen(r.place[0].replace(".", "/"), r.kind, r.value, r.place[0] not in around)
         for r in records
     ]
+
+
+def parents(name: str) -> Iterable[str]:
+    """The names of all that is around a module."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def shapes_of(x: Any) -> str:
+    """What was given, in words."""
+    if isinstance(x, Mapping):
+        return ", ".join(f"{name} {shapes_of(value)}" for name, value in x.items())
+    return shapes(x)

@@ -6,17 +6,19 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from functools import cache
+from itertools import product, zip_longest
 from typing import Any
 
 import numpy as np
 
 from blocks import _fields as fields
+from blocks import activation
 from blocks._activations import Seen, ours, theirs
-from blocks._errors import BlockError
-from blocks._models import origin
+from blocks._errors import BlockError, short
+from blocks._models import apply, origin
 from blocks._parity import TOLERANCES, largest_difference
-from blocks._spec import is_float, leaves, map_value, shapes
+from blocks._spec import leaves, shapes
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class Pair:
     """One block in two models.
 
     Attributes:
-        a, b: its path, or the name of the module, in each.
+        a, b: its path, or the name of the module, in each; "" for the whole model.
         kind: what it is, in the words of the first model.
         shape: of what it returns, with the batch.
         error: the largest difference.
         relative: the same as a share of the largest number of the first model.
-        where: at which index it is, in the first model's order of axes.
+        where: at which index it is, in the first model's order of axes; or which shape the other
+            has.
+        allowed: up to which relative difference the two agree.
     """
 
     a: str
@@ -39,6 +43,19 @@ class Pair:
     error: float
     relative: float
     where: str
+    allowed: float
+
+    def __bool__(self) -> bool:
+        return self.relative <= self.allowed
+
+    @property
+    def name(self) -> str:
+        """What the block is called: by both models if they call it otherwise."""
+        a, b = (name or WHOLE for name in (self.a, self.b))
+        return a if a == b else f"{a} ({b} in b)"
+
+
+WHOLE = "the whole"
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,9 +63,9 @@ class Diff:
     """Two models block by block, in the order of the first; true if all agree.
 
     Attributes:
-        pairs: the blocks that were compared.
-        only_a, only_b: those that the other model does not show.
-        tolerance: up to which relative difference blocks agree.
+        pairs: the blocks that were compared, and the whole models where that says more.
+        only_a, only_b: blocks that the other model does not show.
+        tolerance: up to which relative difference a block agrees before which all is equal.
         matched: how pairs were found, "names" or "order".
     """
 
@@ -64,7 +81,7 @@ class Diff:
     @property
     def first(self) -> Pair | None:
         """The first block that disagrees."""
-        return next((pair for pair in self.pairs if not pair.relative <= self.tolerance), None)
+        return next((pair for pair in self.pairs if not pair), None)
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from rich.markup import escape
@@ -80,23 +97,35 @@ class Diff:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("at")
         for pair in self.pairs:
-            colour = "green" if pair.relative <= self.tolerance else "red"
+            colour = "green" if pair else "red"
             numbers = f"{pair.error:.1e}", f"[{colour}]{pair.relative:.1e}[/]"
-            words = (*((pair.a,) if alike else (pair.a, pair.b)), pair.kind, pair.shape)
+            called = [name or WHOLE for name in ((pair.a,) if alike else (pair.a, pair.b))]
+            words = (*called, pair.kind, pair.shape)
             where = pair.where if pair.error else ""
             table.add_row(*map(escape, words), *numbers, escape(where))
         yield table
         for label, names in (("a", self.only_a), ("b", self.only_b)):
             if names:
                 yield escape(f"Only {label} shows: {', '.join(names)}.")
-        if self.first is None:
-            yield f"All agree within {self.tolerance:.0e}."
-        else:
-            first = self.first
-            yield (
-                f"[red]The first that differs is {escape(first.a)}: {first.relative:.1e} "
-                f"at {escape(first.where)}; allowed {self.tolerance:.0e}.[/]"
+        yield f"[red]{escape(self.verdict())}[/]" if self.first else self.verdict()
+
+    def verdict(self) -> str:
+        """What the table says, in a sentence."""
+        first, most = self.first, max(pair.relative for pair in self.pairs)
+        if first is None and most <= self.tolerance:
+            return f"All agree within {self.tolerance:.0e}."
+        if first is None:
+            return (
+                f"All agree: rounding adds up to {most:.1e}, and no block adds more than "
+                f"{self.tolerance:.0e} to twice what came before."
             )
+        if first.relative == math.inf and not first.where.startswith("["):
+            how = f"it returns {first.shape}, {first.where}"
+        else:
+            how = f"{first.relative:.1e} at {first.where}; allowed {first.allowed:.0e}"
+        if not first.a and first is self.pairs[-1] and len(self.pairs) > 1:
+            return f"All blocks agree, but the whole models differ after the last of them: {how}."
+        return f"The first that differs is {first.name}: {how}."
 
     def __repr__(self) -> str:
         from blocks._console import as_text
@@ -109,17 +138,20 @@ def diff(a: Any, b: Any, x: Any, *, x_b: Any = None, tolerance: float | None = N
 
     Each may be lowered to any backend, or be someone's own torch, Keras or Flax model. Blocks are
     matched by their names if all leaves of one model have their like in the other, else in order,
-    by kind and shape; the channel axis may be first in one model and last in the other.
+    by kind and shape; the channel axis may be first in one model and last in the other, and the
+    axis of time before the batch. Last come the whole models, where what they return is not what
+    the last block does: after it someone's model may go on in functions, which are no modules.
 
     Args:
         a, b: two models.
-        x: a batch for both, as arrays.
+        x: a batch for both: an array; a tuple of arrays, or a dict of them for someone's model.
         x_b: the same batch for b, if that takes it in another layout.
-        tolerance: up to which difference, as a share of a block's largest number, two agree; that
-            of `parity` for the wider of the two dtypes if left out.
+        tolerance: up to which difference, as a share of a block's largest number, two agree. If
+            left out, that of `parity` for the wider of the two dtypes, beyond twice what the blocks
+            before differ by: rounding adds up.
 
     Raises:
-        BlockError: if one is no model, or nothing in them is alike.
+        BlockError: if one is no model or does not run, or nothing in them is alike.
 
     >>> import blocks as bl
     >>> node = bl.infer(bl.MLP(2, hidden=(5,)), (3,), dtype="float64")
@@ -130,118 +162,287 @@ def diff(a: Any, b: Any, x: Any, *, x_b: Any = None, tolerance: float | None = N
     """
     if tolerance is not None:
         tolerance = fields.real(low=0).metadata["convert"](None, "tolerance", tolerance)
-    seen_a, seen_b = seen(a, x), seen(b, x if x_b is None else x_b)
-    matched, pairs = by_name(seen_a, seen_b) or ("order", in_order(seen_a, seen_b))
+    (seen_a, whole_a), (seen_b, whole_b) = seen(a, x), seen(b, x if x_b is None else x_b)
+    matched, pairs = matches(seen_a, seen_b)
     if not pairs:
-        raise BlockError("diff finds nothing alike in the two models: no names, no shapes.")
-    if tolerance is None:
-        tolerance = max(limit(first.value) for pair in pairs for first in pair)
+        raise BlockError(
+            "diff finds nothing alike in the two models, neither names nor kinds in order:\n"
+            f"  a has {words_for(seen_a)};\n  b has {words_for(seen_b)}."
+        )
     used = {id(one) for pair in pairs for one in pair}
     only_a, only_b = (
-        tuple(one.name or "the whole" for one in all_ if one.leaf and id(one) not in used)
+        tuple(one.name or WHOLE for one in all_ if one.leaf and id(one) not in used)
         for all_ in (seen_a, seen_b)
     )
-    return Diff(tuple(compared(*pair) for pair in pairs), only_a, only_b, tolerance, matched)
+    if not (same(whole_a, pairs[-1][0]) and same(whole_b, pairs[-1][1])):
+        pairs.append((whole_a, whole_b))
+    base = usual(pairs) if tolerance is None else tolerance
+    growing = tolerance is None
+    return Diff(tuple(judged(pairs, base, growing)), only_a, only_b, base, matched)
 
 
-def seen(model: Any, x: Any) -> list[Seen]:
+def seen(model: Any, x: Any) -> tuple[list[Seen], Seen]:
+    """What every block of a model returns, and what the model does."""
     try:
         known = origin(model)
     except BlockError:
-        return theirs(model, x)
-    return ours(known, model, x)
+        records = theirs(model, x)
+        return records, next((one for one in records if not one.name), records[-1])
+    whole = Seen("", type(known.node.block).__name__, apply(model, x), leaf=False)
+    return ours(known, model, x), whole
 
 
-def by_name(a: list[Seen], b: list[Seen]) -> tuple[str, list[tuple[Seen, Seen]]] | None:
-    """Pairs of equal names, if one model's leaves all have their like; None if they have not.
+def same(one: Seen, other: Seen) -> bool:
+    """Whether two return the very same numbers."""
+    pair = leaves(one.value), leaves(other.value)
+    return len(pair[0]) == len(pair[1]) and all(map(np.array_equal, *pair))
 
-    A module that is used several times has as many records of one name.
+
+def words_for(all_: list[Seen]) -> str:
+    """The blocks of a model, in words."""
+    found = [f"{one.name or WHOLE}: {one.kind} {shapes(one.value)}" for one in all_ if one.leaf]
+    return short(", ".join(found), 300)
+
+
+def usual(pairs: Iterable[tuple[Seen, Seen]]) -> float:
+    """Up to which difference values of their dtypes agree; integers have none."""
+    dtypes = {str(y.dtype) for pair in pairs for one in pair for y in leaves(one.value)}
+    return max((TOLERANCES[name]["outputs"] for name in dtypes & TOLERANCES.keys()), default=0.0)
+
+
+def judged(pairs: list[tuple[Seen, Seen]], tolerance: float, growing: bool) -> Iterable[Pair]:
+    """The pairs compared, each with what it may differ by."""
+    before = 0.0
+    for a, b in pairs:
+        pair = compared(a, b, tolerance + 2 * before)
+        yield pair
+        if growing and pair:
+            before = max(before, pair.relative)
+
+
+# Which block is which
+
+Pairs = list[tuple[Seen, Seen]]
+
+
+def matches(a: list[Seen], b: list[Seen]) -> tuple[str, Pairs]:
+    """The blocks that belong together, and how they were found.
+
+    Names that are numbers may be alike by chance: then the way counts by which more blocks agree,
+    or are of one kind.
     """
+    named = by_name(a, b)
+    if named and all(likeness(token(one), token(other))[0] == ALIKE for one, other in named):
+        return "names", named
+    ways = {"names": named, "order": in_order(a, b)}
+    return max(ways.items(), key=lambda way: merit(way[1]))
+
+
+def merit(pairs: Pairs) -> tuple[int, int]:
+    """How many pairs agree, and how many are of one kind."""
+    agreeing = sum(map(bool, judged(pairs, usual(pairs), growing=True)))
+    return agreeing, sum(token(one)[0] == token(other)[0] for one, other in pairs)
+
+
+def by_name(a: list[Seen], b: list[Seen]) -> Pairs:
+    """Pairs of equal names, if one model's leaves all have their like; none if they have not.
+
+    A module that is used several times has as many records of one name. Whole models are not
+    alike because neither has a name.
+    """
+    if not all(one.name for one in (*a, *b) if one.leaf):
+        return []
     keys_a, keys_b = numbered(a), numbered(b)
     smaller = min((keys_a, keys_b), key=lambda keys: sum(one.leaf for one in keys.values()))
     if not all(key in keys_a and key in keys_b for key, one in smaller.items() if one.leaf):
-        return None
-    both = [(one, keys_b[key]) for key, one in keys_a.items() if key in keys_b]
-    alike = all(aligned(one.value, other.value) is not None for one, other in both)
-    return ("names", both) if alike else None
+        return []
+    return [(one, keys_b[key]) for key, one in keys_a.items() if key in keys_b]
 
 
 def numbered(all_: list[Seen]) -> dict[tuple[str, int], Seen]:
     counts: dict[str, int] = {}
     found = {}
-    for one in all_:
+    for one in filter(lambda one: one.name, all_):
         name = one.name.replace("-", "/").rstrip("/")  # as Keras names layers
         counts[name] = counts.get(name, 0) + 1
         found[name, counts[name]] = one
     return found
 
 
-def in_order(a: list[Seen], b: list[Seen]) -> list[tuple[Seen, Seen]]:
-    """Leaves that come in the same order in both, by kind and shape."""
+def in_order(a: list[Seen], b: list[Seen]) -> Pairs:
+    """Leaves that come in the same order in both: the pairs that weigh most together."""
     a, b = [one for one in a if one.leaf], [one for one in b if one.leaf]
-    matcher = SequenceMatcher(None, list(map(token, a)), list(map(token, b)), autojunk=False)
-    return [
-        (a[block.a + i], b[block.b + i])
-        for block in matcher.get_matching_blocks()
-        for i in range(block.size)
-    ]
+    weights = weighed(a, b)[::-1, ::-1]  # from the end, so that of equal ways the earliest is found
+    best = np.zeros((len(a) + 1, len(b) + 1), int)
+    for i, row in enumerate(weights):
+        paired = np.where(row, best[i, :-1] + row, 0)
+        best[i + 1, 1:] = np.maximum.accumulate(np.maximum(best[i, 1:], paired))
+    pairs, i, j = [], len(a), len(b)
+    while i and j:
+        weight = weights[i - 1, j - 1]
+        if weight and best[i, j] == best[i - 1, j - 1] + weight:
+            pairs.append((a[-i], b[-j]))
+            i, j = i - 1, j - 1
+        elif best[i, j] == best[i - 1, j]:
+            i -= 1
+        else:
+            j -= 1
+    return pairs
+
+
+ALIKE, FAMILY, NEAR, OTHER_SHAPE = 8, 3, 2, 1
+
+
+def weighed(a: list[Seen], b: list[Seen]) -> np.ndarray:
+    """How likely two blocks are the same one: by kind and shape, else by the numbers they return.
+    Another activation or norm, and the same kind in another shape, may be a mistake.
+    """
+    tokens = [list(map(token, all_)) for all_ in (a, b)]
+    rows, columns = (list(dict.fromkeys(all_)) for all_ in tokens)
+    table = np.array([[likeness(one, other) for other in columns] for one in rows]).reshape(
+        len(rows), len(columns), 2
+    )
+    at = np.ix_([rows.index(t) for t in tokens[0]], [columns.index(t) for t in tokens[1]])
+    kind, fit = table[..., 0][at], table[..., 1][at]
+    return kind + NEAR * fit * near(a, b)
+
+
+def likeness(a: Any, b: Any) -> tuple[int, bool]:
+    """What the kinds and shapes of two blocks say: a weight, and whether their shapes fit."""
+    fit = fits(a[1], b[1])
+    if a[0] == b[0]:
+        return (ALIKE if fit else OTHER_SHAPE), fit
+    return (FAMILY if fit and family(a[0]) == family(b[0]) else 0), fit
+
+
+def family(word: str) -> str:
+    """What may stand where a block of that kind stands."""
+    if word in ACTIVATIONS:
+        return "activation"
+    return next((name for name in ("norm", "pool") if word.endswith(name)), word)
+
+
+@cache
+def fits(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Whether values of these shapes can be compared."""
+    empty = [tuple(np.broadcast_to(0.0, shape) for shape in value) for value in (a, b)]
+    return aligned(*empty) is not None
+
+
+def near(a: list[Seen], b: list[Seen]) -> np.ndarray:
+    """Which values are about as large as which, in any order of axes; one of several is enough."""
+    rows, columns = lengths(a), lengths(b)
+    found = np.zeros((len(a), len(b)), bool)
+    for row, column in product(rows, columns):
+        found |= abs(row[:, None] - column) <= 1e-3 * row[:, None]
+    return found
+
+
+def lengths(all_: list[Seen]) -> np.ndarray:
+    """How large all first members are, all second ones, and so on; NaN where there is none."""
+    found = [list(map(length, leaves(one.value))) for one in all_]
+    return np.array(list(zip_longest(*found, fillvalue=math.nan)))
+
+
+def length(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array.astype(float).ravel()))
 
 
 # What frameworks call the same thing, without case and "1d", "2d", "3d".
 KINDS = {
     "linear": "dense",
-    "globalaveragepooling": "globalavgpool",
-    "globalmaxpooling": "globalmaxpool",
-    "maxpooling": "maxpool",
-    "averagepooling": "avgpool",
+    "embed": "embedding",
+    "rnn": "simplernn",
+    "depthwiseconv": "conv",
+    "globalaveragepooling": "avgpool",
+    "globalavgpool": "avgpool",
     "adaptiveavgpool": "avgpool",
+    "averagepooling": "avgpool",
+    "globalmaxpooling": "maxpool",
+    "globalmaxpool": "maxpool",
+    "adaptivemaxpool": "maxpool",
+    "maxpooling": "maxpool",
     "batchnormalization": "batchnorm",
     "layernormalization": "layernorm",
     "groupnormalization": "groupnorm",
     "rmsnormalization": "rmsnorm",
+    "zeropad": "pad",
+    "zeropadding": "pad",
+    "upsampling": "upsample",
+    "swish": "silu",
+    "hardswish": "hardsilu",
 }
 
 
+ACTIVATIONS = {kind.replace("_", "") for kind in activation.KINDS} | {"softmax", "logsoftmax"}
+
+
 def token(one: Seen) -> Any:
-    """What must be equal in both models: the kind, and the sizes in any order."""
-    word = re.sub(r"[123]d$|_", "", one.kind.lower())
-    return KINDS.get(word, word), tuple(
-        (y.shape[0], tuple(sorted(y.shape[1:]))) for y in leaves(one.value)
-    )
+    """The kind of a block, and the shapes of what it returns."""
+    word = re.sub(r"[123]d|_", "", one.kind.lower())
+    return KINDS.get(word, word), tuple(y.shape for y in leaves(one.value))
 
 
-def compared(a: Seen, b: Seen) -> Pair:
-    value = aligned(a.value, b.value)
-    share, where, error = math.inf, "another shape", math.inf
-    if value is not None:
-        share, where, error = largest_difference(value, a.value)
-    return Pair(a.name, b.name, a.kind, shapes(a.value), error, share, where)
+# Two values
+
+
+def compared(a: Seen, b: Seen, allowed: float) -> Pair:
+    pair = aligned(a.value, b.value)
+    if pair is None:
+        share, error = math.inf, math.inf
+        where = f"{shapes(b.value)} in b"
+    else:
+        share, where, error = largest_difference(*reversed(without_infinities(*pair)))
+    return Pair(a.name, b.name, a.kind, shapes(a.value), error, share, where, allowed)
+
+
+def without_infinities(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two values with 0 where both are infinite alike, as scores that a mask leaves out."""
+    alike = [np.isinf(p) & (p == q) for p, q in zip(a, b, strict=True)]
+    kept = [tuple(np.where(m, 0, y) for m, y in zip(alike, v, strict=True)) for v in (a, b)]
+    return (kept[0], kept[1]) if any(map(np.any, alike)) else (a, b)
 
 
 def aligned(a: Any, b: Any) -> Any:
-    """The second value with its axes in the order of the first; None if they are not alike."""
+    """The tensors of two values in one order of axes; None if they are not alike.
+
+    Where one is a tensor and the other several, such as a sequence and the last states, it is
+    compared with that which is nearest.
+    """
     members = leaves(a), leaves(b)
-    if len(members[0]) != len(members[1]):
+    if len(members[0]) == len(members[1]):
+        found = [in_one_order(*pair) for pair in zip(*members, strict=True)]
+    elif 1 in map(len, members):
+        found = [nearest(pair for both in product(*members) if (pair := in_one_order(*both)))]
+    else:
         return None
-    found = iter([in_order_of(*pair) for pair in zip(*members, strict=True)])
-    value = map_value(lambda _: next(found), a)
-    return None if any(member is None for member in leaves(value)) else value
+    return None if None in found else tuple(zip(*found, strict=True))
 
 
-def in_order_of(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """The second array itself, or with its channels on the other side: what is nearer."""
-    fitting = [y for y in orders(b) if y.shape == a.shape]
-    return min(fitting, key=lambda y: largest_difference(y, a)[0], default=None)
+def nearest(pairs: Iterable[Any]) -> Any:
+    return min(pairs, key=lambda pair: largest_difference(pair[1], pair[0])[0], default=None)
+
+
+def in_one_order(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Two arrays as they are, or with the axes of one, rather the second, as the other has them."""
+    pairs = [(a, y) for y in orders(b) if y.shape == a.shape]
+    pairs = pairs or [(y, b) for y in orders(a) if y.shape == b.shape]
+    if not pairs and without_ones(a) == without_ones(b):
+        return a, b.reshape(a.shape)
+    return nearest(pairs)
+
+
+def without_ones(array: np.ndarray) -> list[int]:
+    return [size for size in array.shape if size != 1]
 
 
 def orders(array: np.ndarray) -> Iterable[np.ndarray]:
+    """An array in every order of axes that frameworks have."""
     yield array
     if array.ndim > 2:
         yield np.moveaxis(array, 1, -1)
         yield np.moveaxis(array, -1, 1)
-
-
-def limit(value: Any) -> float:
-    """Up to which difference two values of that dtype agree."""
-    dtypes = [str(y.dtype) for y in leaves(value) if is_float(y)]
-    return max((TOLERANCES[dtype]["outputs"] for dtype in dtypes), default=0.0)
+    if array.ndim == 3:
+        yield np.swapaxes(array, 0, 1)  # time before the batch
+        yield array[-1]  # the state of the last layer
+        yield np.concatenate(array[-2:], axis=-1)  # those of both directions

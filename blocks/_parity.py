@@ -441,14 +441,16 @@ def largest_difference(got: Any, wanted: Any, floor: float = 0.0) -> tuple[float
             return math.inf, f"shape {a.shape}, not {b.shape}", math.inf
         if not b.size:
             continue
-        if not np.isfinite(b).all():
-            return math.inf, "the reference, which is not finite", math.inf
+        b = b.astype(np.float64)
         with np.errstate(invalid="ignore"):
             distance = np.abs(a.astype(np.float64) - b)
-        distance = np.where(np.isnan(distance), np.inf, distance)
+        finite = np.isfinite(b)
+        distance = np.where(finite & ~np.isnan(distance), distance, np.inf)
         at = np.unravel_index(distance.argmax(), b.shape)
-        scale = max(float(np.abs(b).max()), floor) or 1.0
+        scale = max(float(np.abs(b, where=finite, out=np.zeros(b.shape)).max()), floor) or 1.0
         absolute = float(distance.max())
         where = f"[{', '.join(map(str, at))}]" + (f" of output {i}" if i else "")
+        if not finite[at]:
+            where += ", where the reference is not finite"
         worst = max(worst, (absolute / scale, where, absolute))
     return worst

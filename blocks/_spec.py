@@ -263,6 +263,13 @@ def is_aligned(array: np.ndarray) -> bool:
     return array.ctypes.data % ALIGNMENT == 0
 
 
+def map_inputs(function: Any, value: Any) -> Any:
+    """Apply a function to each array that someone's model takes: one, a tuple or a dict of them."""
+    if isinstance(value, Mapping):
+        return {name: map_inputs(function, member) for name, member in value.items()}
+    return map_value(function, value)
+
+
 def map_value(function: Any, value: Any, *others: Any) -> Any:
     """Apply a function to each tensor of a value, keeping the tuples."""
     if isinstance(value, tuple):

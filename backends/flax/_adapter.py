@@ -24,7 +24,7 @@ from backends.flax import _weights, modules, ops
 from backends.flax._common import module, rule
 from backends.flax._record import record
 from backends.flax._train import clipped, filled, loss_of, native, slot
-from blocks._spec import Node, Spec, floats, leaves, map_value, with_floats
+from blocks._spec import Node, Spec, floats, is_float, map_inputs, map_value, with_floats
 
 FROZEN = "frozen"  # nnx's tag of parameters that are not trained
 TRAINED = nnx.All(nnx.Param, nnx.Not(nnx.WithTag(FROZEN)))
@@ -139,9 +139,8 @@ class FlaxBackend(Backend):
             return map_value(np.asarray, y)
 
     def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
-        dtype = str(leaves(x)[0].dtype) if program is None else program.node.dtype
-        with precision(dtype):
-            return record(model, map_value(jnp.asarray, x))
+        with precision(dtype_of(model, x) if program is None else program.node.dtype):
+            return record(model, map_inputs(jnp.asarray, x))
 
     def gradients(
         self,
@@ -248,6 +247,12 @@ class Variables:
 
     def state(self, values: list[Any]) -> Any:
         return jax.tree.unflatten(self.tree, values)
+
+
+def dtype_of(model: Any, x: Any) -> str:
+    """Of the numbers that someone's model holds; of what it takes, if it holds none."""
+    held = jax.tree.leaves((nnx.state(model), x))
+    return next((str(array.dtype) for array in held if is_float(array)), "float32")
 
 
 def precision(dtype: str) -> Any:

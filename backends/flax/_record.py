@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from backends._backend import Place, Record
+from backends._backend import Place, Record, given, tensors_in
 from backends.flax.modules import Repeat
 from blocks._spec import leaves, map_value
 
@@ -28,7 +28,7 @@ def record(model: Any, x: Any) -> list[Record]:
     with ExitStack() as stack:
         recorder = Recorder(stack)
         recorder.install(view, "", ())
-        call_on(view, x)
+        given(view, type(view).__call__, x)
     return recorder.found
 
 
@@ -67,9 +67,10 @@ class Recorder:
         return call
 
     def tell(self, place: Place, kind: str, y: Any) -> None:
+        value = tensors_in(y, is_array)
         # a recurrent layer runs its cell in a scan, where there are no values
-        if not any(isinstance(part, jax.core.Tracer) for part in leaves(y)):
-            self.found.append(Record(place, kind, map_value(np.asarray, y)))
+        if not any(isinstance(part, jax.core.Tracer) for part in leaves(value)):
+            self.found.append(Record(place, kind, map_value(np.asarray, value)))
 
     def patch(self, kind: type) -> None:
         if kind in self.patched or not hasattr(kind, "__call__"):  # noqa: B004  (which class has it)
@@ -100,6 +101,10 @@ class Recorder:
             self.install(block, f"{name}.block".lstrip("."), (*index, i))
             value = call_on(block, value)
         return value
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array)
 
 
 def call_on(module: Any, x: Any) -> Any:

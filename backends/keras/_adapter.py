@@ -25,10 +25,20 @@ from backends._rules import Binding, Program
 from backends.keras import _weights, modules, ops
 from backends.keras._common import layer_name, rule
 from backends.keras._engine import ENGINES, GRAPHS
+from backends.keras._record import watched
 from backends.keras._trace import Tracer, called
 from backends.keras._train import SLOTS, Training, exact, loss_of, native
 from blocks._errors import UnsupportedError
-from blocks._spec import Node, Spec, aligned, array_dtype, is_float, leaves, map_value
+from blocks._spec import (
+    Node,
+    Spec,
+    aligned,
+    array_dtype,
+    is_float,
+    leaves,
+    map_inputs,
+    map_value,
+)
 from blocks._stack import call_deep, run
 from blocks.custom import Custom
 
@@ -158,17 +168,21 @@ class KerasBackend(Backend):
         return node.home, ()
 
     def record(self, program: Program | None, model: Any, x: Any) -> list[Record]:
-        made = MADE.get(model) or layer_outputs(model)
-        values = [value for _, _, value in made]
-        dtype = model.compute_dtype if program is None else program.node.dtype
-        with self.engine.precision(dtype):
+        if program is None or model not in MADE:  # a clone of ours has no symbolic values
+            dtype = model.compute_dtype if program is None else program.node.dtype
+            with self.engine.precision(dtype):
+                found = watched(model, map_inputs(tensor, x))
+            homes = {layer_name(n.home): n.home for n in program.node.walk()} if program else {}
+            return [r._replace(place=(homes.get(r.place[0], r.place[0]), ())) for r in found]
+        made = MADE[model]
+        values = [value for _, value in made]
+        with self.engine.precision(program.node.dtype):
             inputs = model.inputs[0] if len(model.inputs) == 1 else model.input
             seen = keras.Model(inputs, [tensor for v in values for tensor in leaves(v)])
             # one output alone comes without its list
             arrays = iter(map(keras.ops.convert_to_numpy, tuple_of(seen(map_value(tensor, x)))))
         return [
-            Record((name, ()), kind, map_value(lambda _: next(arrays), value))
-            for name, kind, value in made
+            Record((name, ()), "", map_value(lambda _: next(arrays), value)) for name, value in made
         ]
 
     def gradients(
@@ -293,13 +307,13 @@ class Trainer(Base):
         self.training.make_train_function(force=True)
 
 
-# What each node of a model returns: its home, a class for those of others, and the symbolic value.
-MADE: WeakKeyDictionary[Any, list[tuple[str, str, Any]]] = WeakKeyDictionary()
+# What each node of a model returns: its home, and the symbolic value.
+MADE: WeakKeyDictionary[Any, list[tuple[str, Any]]] = WeakKeyDictionary()
 
 
 def run_all(
     tracer: Tracer, values: dict[str, Any], namespace: dict[str, Any], apply: Callable[..., Any]
-) -> list[tuple[str, str, Any]]:
+) -> list[tuple[str, Any]]:
     """Run the statements; returns what each node makes."""
     made, marks = [], deque(tracer.marks)
     for count, statement in enumerate([None, *tracer.statements]):
@@ -307,20 +321,8 @@ def run_all(
             values[statement.target] = statement.run(values, namespace, apply)
         while marks and marks[0].end == count:
             mark = marks.popleft()
-            made.append((mark.home, "", values[mark.variable]))
+            made.append((mark.home, values[mark.variable]))
     return made
-
-
-def layer_outputs(model: Any) -> list[tuple[str, str, Any]]:
-    """What each layer of someone else's model returns."""
-    try:
-        layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-        return [(layer.name, type(layer).__name__, layer.output) for layer in layers]
-    except (AttributeError, ValueError):
-        raise UnsupportedError(
-            "keras shows the values inside functional and Sequential models only, and "
-            f"{type(model).__name__} is neither, or uses a layer twice."
-        ) from None
 
 
 def tuple_of(value: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from backends._backend import Backend, Record
+from backends._backend import Backend, Record, given, tensors_in
 from backends._backend import Trainer as Base
 from backends._expression import Code, Name, call, optional
 from backends._loading import TORCH, dotted, example, indented, native_array
@@ -22,7 +22,17 @@ from backends._rules import Binding, Program
 from backends.torch import _weights, modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, filled, kept, loss_of, native
-from blocks._spec import Node, Spec, array_dtype, floats, is_float, leaves, map_value
+from blocks._errors import UnsupportedError
+from blocks._spec import (
+    Node,
+    Spec,
+    array_dtype,
+    floats,
+    is_float,
+    leaves,
+    map_inputs,
+    map_value,
+)
 
 
 class TorchBackend(Backend):
@@ -117,14 +127,21 @@ class TorchBackend(Backend):
 
         def recorded(name: str) -> Callable[..., None]:
             def hook(module: Any, inputs: Any, y: Any) -> None:
-                if all(isinstance(part, torch.Tensor) for part in leaves(y)):
-                    # a copy, for modules may work in place
-                    arrays = map_value(lambda part: to_numpy(part).copy(), y)
-                    found.append(Record((name, ()), type(module).__name__, arrays))
+                # a copy, for modules may work in place
+                arrays = map_value(lambda t: to_numpy(t).copy(), tensors_in(y, torch.is_tensor))
+                found.append(Record((name, ()), type(module).__name__, arrays))
 
             return hook
 
-        hooks = [part.register_forward_hook(recorded(n)) for n, part in model.named_modules()]
+        if isinstance(model, torch.jit.ScriptModule):
+            raise UnsupportedError(
+                "torch shows no values inside a ScriptModule; give the module it was made from."
+            )
+        hooks = [
+            part.register_forward_hook(recorded(name))
+            for name, part in model.named_modules()
+            if not isinstance(part, torch.jit.ScriptModule)  # which takes none
+        ]
         try:
             self.run(program, model, x)
         finally:
@@ -137,11 +154,13 @@ class TorchBackend(Backend):
         if program is not None:
             return self.forward(program.node, model, x, training=False)
         device, held = device_of(model), next(filter(is_float, model.parameters()), None)
-        tensors = to_tensors(device, x)
-        if held is not None:
-            tensors = map_value(lambda t: t.to(held.dtype) if is_float(t) else t, tensors)
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            found = to_tensors(device, array)
+            return found.to(held.dtype) if held is not None and is_float(found) else found
+
         with mode(model, training=False), torch.no_grad():
-            return model(*tensors) if isinstance(tensors, tuple) else model(tensors)
+            return given(model, model.forward, map_inputs(tensor, x))
 
     def gradients(
         self,
