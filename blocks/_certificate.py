@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from blocks._block import Block
 from blocks._errors import BlockError, FieldError, FileError, shown
 from blocks._files import Allowed, node_in, with_fingerprint
 from blocks._infer import check_ints
-from blocks._json import as_text, read_document
+from blocks._json import as_text, parsed, read_document, read_text
 from blocks._limits import MAX_INT, MAX_MEASURED
 from blocks._models import as_node
 from blocks._parity import BackendReport, Report, parity
@@ -32,6 +33,9 @@ NUMBERS = {
     "seed": (0, MAX_INT),
     "batch_size": (1, MAX_MEASURED + 1),
     "steps": (0, MAX_MEASURED + 1),
+}
+KEYS = {"format", "version", "network", "fingerprint", *NUMBERS, "machine", "agrees"} | {
+    *("control", "backends")
 }
 FIGURES = {"level", "name", "absolute", "relative", "where", "tolerance"}
 GROWTH = 10  # how much larger a figure may be on another machine, where it is not far below its
@@ -76,13 +80,18 @@ class Certificate:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=f"Certificate of {self.data['fingerprint']}")
+        title = f"Certificate of {self.data['fingerprint']}"
+        table = Table(title=title, collapse_padding=True)
         for name in ("backend", "agrees", *LEVELS):
             table.add_column(name, justify="right" if name in LEVELS else "left")
         for name, found in self.backends.items():
             cells = [figure(largest(self.figures(name, level))) for level in LEVELS]
             table.add_row(escape(name), "yes" if found["agrees"] else "[red]no[/]", *cells)
         yield table
+        for name, found in self.backends.items():
+            yield from remarks(name, found)
+        if blind(self):
+            yield "[red]The comparison is blind: it does not see a parameter change.[/]"
 
     def __repr__(self) -> str:
         from blocks._console import as_text
@@ -138,8 +147,9 @@ def described(node: Node, report: Report, how: dict[str, int]) -> dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured."""
+    """Where it was measured, and by what."""
     return {
+        "isoblocks": version("isoblocks"),
         "system": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -194,6 +204,24 @@ def figure(found: dict[str, Any] | None) -> str:
     return "-" if found is None else f"{number(found['relative']):.1e}"
 
 
+def remarks(name: str, found: dict[str, Any]) -> Iterable[str]:
+    """What was found beside the largest figures: facts, notes, and all that differs, as markup."""
+    from rich.markup import escape
+
+    for text in (*found["facts"], *found["notes"]):
+        yield escape(f"{name}: {text}")
+    for f in found["figures"]:
+        if number(f["relative"]) > f["tolerance"]:
+            where = f" at {f['where']}" if f["where"] else ""
+            text = f"{name}: {f['level']} {f['name']} differs by {figure(f)}{where}"
+            yield f"[red]{escape(text)}; allowed {f['tolerance']:.0e}[/]"
+
+
+def blind(certificate: Certificate) -> bool:
+    """Whether all backends agree, but the control was not seen."""
+    return not certificate and all(found["agrees"] for found in certificate.backends.values())
+
+
 def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
     """Read what `Certificate.save` wrote.
 
@@ -209,7 +237,11 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
         name
         for name, (least, beyond) in NUMBERS.items()
         if not is_number(data.get(name), int, least) or data[name] >= beyond
-    ] + [name for name in ("machine", "backends") if not isinstance(data.get(name), dict)]
+    ] + [name for name in ("machine", "backends") if not is_filled(data.get(name))]
+    if data.get("control", -1) is not None and not is_number(data.get("control"), float | int, 0):
+        wrong.append("control")
+    if unknown := sorted(data.keys() - KEYS):
+        raise FileError(f"{path} is a certificate with an unknown part {shown(unknown[0])}.")
     if wrong:
         raise FileError(f"{path} is a certificate without a proper {wrong[0]!r}.")
     for backend, found in data["backends"].items():
@@ -241,6 +273,9 @@ def check_parts(label: str, found: Any) -> None:
         not isinstance(found.get(name), kind) for name, kind in parts.items()
     ):
         raise FileError(f"{label} is no measurement of a backend.")
+    texts = (*found["versions"].values(), *found["facts"], *found["notes"])
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise FileError(f"{label} has {shown(wrong[0])} where a text belongs.")
     for f in found["figures"]:
         if (
             not isinstance(f, dict)
@@ -254,6 +289,10 @@ def check_parts(label: str, found: Any) -> None:
             )
         ):
             raise FileError(f"{label} has a figure that is none: {shown(f)}.")
+
+
+def is_filled(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
 
 
 def is_number(value: Any, kind: Any, least: int) -> bool:
@@ -289,12 +328,7 @@ class Verification:
         for name in ("backend", "level", "certified", "now", "tolerance", "versions"):
             table.add_column(name, justify="right" if name in ("certified", "now") else "left")
         for backend, found in self.now.backends.items():
-            then = self.certified.backends[backend]["versions"]
-            changed = ", ".join(
-                f"{name} {then.get(name)} -> {version}"
-                for name, version in found["versions"].items()
-                if then.get(name) != version
-            )
+            changed = changes(self.certified.backends[backend]["versions"], found["versions"])
             for level in LEVELS:
                 pair = [largest(c.figures(backend, level)) for c in (self.certified, self.now)]
                 if pair[1] is not None:
@@ -302,11 +336,17 @@ class Verification:
                     cells = (backend, level, *map(figure, pair), limit, changed or "the same")
                     table.add_row(*map(escape, cells))
         yield table
+        here, there = self.now.data["machine"], self.certified.data["machine"]
+        if changed := changes(there, here):
+            yield escape(f"Since then: {changed}.")
+        for backend, found in self.now.backends.items():
+            yield from remarks(backend, found)
         for backend, why in self.missing.items():
             yield escape(f"{backend} was certified, but is not here: {why}")
         for text in self.broken:
             yield f"[red]{escape(text)}[/]"
-        yield "The certificate holds." if self else "[red]The certificate does not hold.[/]"
+        rest = " of what is here" if self.missing else ""
+        yield f"The certificate holds{rest}." if self else "[red]The certificate does not hold.[/]"
 
     def __repr__(self) -> str:
         from blocks._console import as_text
@@ -314,11 +354,17 @@ class Verification:
         return as_text(self)
 
 
-def verify(certificate: Certificate | str | Path, custom: Allowed = ()) -> Verification:
-    """Measure again what a certificate says.
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What is not as it was, in words."""
+    pairs = {name: (before.get(name, "none"), now.get(name, "none")) for name in before | now}
+    return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new)
+
+
+def verify(certificate: Any, custom: Allowed = ()) -> Verification:
+    """Measure again what a certificate says, or what a comparison says of parity.
 
     Args:
-        certificate: one, or the path of its file.
+        certificate: one, or a `Comparison`, or the path of either's file.
         custom: as in `load_certificate`.
 
     Raises:
@@ -328,16 +374,47 @@ def verify(certificate: Certificate | str | Path, custom: Allowed = ()) -> Verif
     >>> bool(bl.verify(bl.certify(bl.Dense(2), (3,), backends=["numpy"])))
     True
     """
+    from blocks._comparison import Comparison
+
+    if isinstance(certificate, str | Path):
+        certificate = load_either(certificate, custom)
+    if isinstance(certificate, Comparison):
+        from blocks._compare import verify_comparison
+
+        return verify_comparison(certificate)
     if not isinstance(certificate, Certificate):
-        certificate = load_certificate(certificate, custom)
+        raise FieldError(
+            "verify takes a certificate, a comparison, or the path of the file of one, got "
+            f"{shown(certificate)}."
+        )
     data, names = certificate.data, list(certificate.backends)
     gone = {name: why for name in names if (why := why_missing(name))}
     here = [name for name in names if name not in gone]
+    check_some(here, names)
+    now = certify(certificate.node, backends=here, **{name: data[name] for name in NUMBERS})
+    return verified(certificate, now, gone)
+
+
+def load_either(path: str | Path, custom: Allowed) -> Any:
+    """The certificate in a file, or the comparison."""
+    from blocks import _comparison
+
+    data = parsed(read_text(path), "certificate")
+    is_one = isinstance(data, dict) and data.get("format") == _comparison.FORMAT
+    return (_comparison.load_comparison if is_one else load_certificate)(path, custom)
+
+
+def check_some(here: Iterable[str], names: Iterable[str]) -> None:
     if not here:
         raise BlockError(f"none of the backends that were certified is here: {', '.join(names)}.")
-    now = certify(certificate.node, backends=here, **{name: data[name] for name in NUMBERS})
-    broken = [text for name in here for text in worse(name, certificate, now)]
-    return Verification(certificate, now, tuple(broken), gone)
+
+
+def verified(certified: Certificate, now: Certificate, gone: dict[str, str]) -> Verification:
+    """A certificate beside what was measured again."""
+    broken = [text for name in now.backends for text in worse(name, certified, now)]
+    if not broken and blind(certified) is not blind(now):
+        broken = ["the control, a parameter that is changed, is seen in one of the two only."]
+    return Verification(certified, now, tuple(broken), gone)
 
 
 def worse(backend: str, certified: Certificate, now: Certificate) -> Iterable[str]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
 
-from blocks._backends import find_backend, known, ordered
+from blocks._backends import find_backend, known, ordered, why_missing
 from blocks._block import Block
-from blocks._certificate import machine
+from blocks._certificate import Certificate, Verification, check_some, machine, verified
 from blocks._comparison import FORMAT, VERSION, Comparison, sizes_of
 from blocks._contender import TRAINING, TRAINING_BATCH
 from blocks._errors import FieldError, did_you_mean
@@ -94,7 +95,8 @@ def compare(
     with ExitStack() as stack, telling(progress) as tell:
         crew = hired(chosen(backends, wanted), wanted, backends is None, stack, tell)
         measure(crew, {"network": node_to_json(node)} | how, rounds, steps, tell)
-    return Comparison(node, described(node, crew, sizes, rounds, seed))
+    numbers = {"seed": seed, "steps": steps, "rounds": rounds}
+    return Comparison(node, described(node, crew, sizes, numbers))
 
 
 def listed(values: Any, name: str) -> list[Any]:
@@ -301,9 +303,7 @@ def telling(progress: bool) -> Iterator[Tell]:
 # Data
 
 
-def described(
-    node: Node, crew: list[Row], sizes: list[int], rounds: int, seed: int
-) -> dict[str, Any]:
+def described(node: Node, crew: list[Row], sizes: list[int], how: dict[str, int]) -> dict[str, Any]:
     """All that a comparison says."""
     return {
         "format": FORMAT,
@@ -311,9 +311,8 @@ def described(
         **with_fingerprint(node),
         "machine": machine(),
         "parameters": sizes_of(node),
-        "seed": seed,
+        **how,
         "batch_sizes": sizes,
-        "rounds": rounds,
         "training_batch": TRAINING_BATCH,
         "contenders": [contender(row, sizes) for row in crew],
     }
@@ -350,3 +349,39 @@ def compiling(row: Row, step: str) -> float | None:
     """How much longer the first step took than the later ones."""
     first, later = row.found.get("first", {}).get(step), row.times.get(step)
     return None if first is None or not later else max(0.0, first - median(later))
+
+
+# Verifying
+
+
+def verify_comparison(comparison: Comparison) -> Verification:
+    """Measure the parity of the same contenders again, each in its own process."""
+    certified = certificate_of(comparison)
+    rows = {row["name"]: row["backend"] for row in comparison.contenders}
+    gone = {b: why for b in dict.fromkeys(rows.values()) if (why := why_missing(b))}
+    here = [b for b in dict.fromkeys(rows.values()) if b not in gone]
+    check_some(here, rows)
+    how = {name: comparison.data[name] for name in ("seed", "steps")}
+    found = compare(comparison.node, backends=here, batch_sizes=[1], rounds=1, **how)
+    errors = {row["name"]: row["error"] for row in found.contenders}
+    now = certificate_of(found)
+    missing = {
+        name: gone.get(backend) or errors.get(name) or "there is no such contender"
+        for name, backend in rows.items()
+        if name in certified.backends and name not in now.backends
+    }
+    kept = {name: part for name, part in now.backends.items() if name in certified.backends}
+    return verified(certified, replace(now, data=now.data | {"backends": kept}), missing)
+
+
+def certificate_of(comparison: Comparison) -> Certificate:
+    """What a comparison says of parity."""
+    parts = ("agrees", "versions", "facts", "notes", "figures")
+    backends = {
+        row["name"]: {name: row[name] for name in parts}
+        for row in comparison.contenders
+        if row["error"] is None
+    }
+    agrees = all(found["agrees"] for found in backends.values())
+    data = {**comparison.data, "agrees": agrees, "backends": backends}
+    return Certificate(comparison.node, data)

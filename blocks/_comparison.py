@@ -9,7 +9,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from blocks._arrays import replacing
-from blocks._certificate import agreeing, check_parts, figure, is_number, largest, number
+from blocks._certificate import agreeing, check_parts, figure, is_number, largest, number, remarks
 from blocks._errors import FileError, shown
 from blocks._files import Allowed, node_in
 from blocks._json import as_text, read_document
@@ -61,13 +61,7 @@ class Comparison:
         for row in rows:
             if row["error"] is not None:
                 yield f"[red]{escape(row['name'])}: {escape(row['error'])}[/]"
-            for text in (*row["facts"], *row["notes"]):
-                yield escape(f"{row['name']}: {text}")
-            for f in row["figures"]:
-                if number(f["relative"]) > f["tolerance"]:
-                    where = f" at {f['where']}" if f["where"] else ""
-                    text = f"{row['name']}: {f['level']} {f['name']} differs by {figure(f)}{where}"
-                    yield f"[red]{escape(text)}; allowed {f['tolerance']:.0e}[/]"
+            yield from remarks(row["name"], row)
         yield "All agree." if self else "[red]Not all ran and agree.[/]"
 
     def table(self, columns: list[Column]) -> Any:
@@ -201,7 +195,7 @@ def judged(level: str) -> Column:
 
 # Reading
 
-NUMBERS = {"seed": 0, "rounds": 1, "training_batch": 1}  # each with its least
+NUMBERS = {"seed": 0, "steps": 0, "rounds": 1, "training_batch": 1}  # each with its least
 TEXTS = ("name", "backend", "mode")
 SECONDS = ("import_seconds", "build_seconds")
 BYTES = ("memory_after_import", "peak_memory")
@@ -262,9 +256,6 @@ def check_contender(path: str | Path, row: Any, data: dict[str, Any]) -> None:
         **{name: isinstance(row[name], str | None) for name in ("engine", "error")},
         **{name: is_amount(row[name], float | int) for name in SECONDS},
         **{name: is_amount(row[name], int) for name in BYTES},
-        "versions": all(isinstance(value, str) for value in row["versions"].values()),
-        "facts": all(isinstance(text, str) for text in row["facts"]),
-        "notes": all(isinstance(text, str) for text in row["notes"]),
         "compile_seconds": isinstance(compiling, dict)
         and compiling.keys() == {"forward", "training"}
         and all(is_amount(value, float | int) for value in compiling.values()),

@@ -65,7 +65,7 @@ def read_document(path: str | Path, format: str, version: int, what: str) -> dic
     data = parsed(read_text(path), what)
     if not isinstance(data, dict) or data.get("format") != format:
         raise FileError(f"{path} is no {what}: it does not say 'format': {format!r}.")
-    if data.get("version") != version:
+    if type(data.get("version")) is not int or data["version"] != version:
         raise FileError(
             f"{path} has version {shown(data.get('version'))}, but version {version} is what this "
             "isoblocks reads. Install a newer one."
@@ -79,6 +79,8 @@ def parsed(text: str, name: str) -> Any:
         raise FileError(f"this is no JSON, but {type(text).__name__}.")
     try:
         data = call_deep(check_text(text), decode, text)
+    except FileError:
+        raise
     except ValueError as error:
         raise FileError(f"this is no JSON: {error}.") from None
     check_data(data, (None, name))

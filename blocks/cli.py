@@ -85,17 +85,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--backends", metavar="NAME,NAME", help="all that are installed if left out"
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, help="of parameters and inputs; 0 if left out")
     command.add_argument(
         "--certificate", metavar="FILE.json", help="write what was measured, block by block"
     )
     command.add_argument(
         "--verify",
         metavar="FILE.json",
-        help="measure again what a certificate says",
+        help="measure again what a certificate says, or a comparison; of FILE, if that is given",
     )
     command.add_argument(
-        "--custom", metavar="MODULE:CLASS", action="append", default=[], help="that it may name"
+        "--custom", metavar="MODULE:CLASS", action="append", default=[], help="that files may name"
     )
     command.set_defaults(run=run_parity)
 
@@ -205,6 +205,8 @@ def export_folder(node: Node, options: Any) -> int:
 
 
 def run_parity(options: Any) -> int:
+    if options.custom:
+        sys.path.insert(0, str(Path.cwd()))  # where it looks for modules, as python -m does
     if options.verify:
         return run_verify(options)
     from blocks._certificate import certify
@@ -212,11 +214,11 @@ def run_parity(options: Any) -> int:
 
     if options.file is None:
         raise FieldError("parity needs a network, or --verify FILE.json.")
-    console, node = Console(), node_of(options)
+    console, node = Console(), node_of(options, options.custom)
     backends = imported(words(options.backends))
     measure: Any = certify if options.certificate else parity
     with console.status("comparing"):
-        report = measure(node, backends=backends, seed=options.seed)
+        report = measure(node, backends=backends, seed=options.seed or 0)
     console.print(report)
     if options.certificate:
         report.save(options.certificate)
@@ -277,15 +279,24 @@ def counts(option: str, text: str) -> list[int]:
 
 def run_verify(options: Any) -> int:
     from blocks._backends import why_missing
-    from blocks._certificate import load_certificate, verify
+    from blocks._certificate import load_either, verify
+    from blocks._files import fingerprint
 
-    sys.path.insert(0, str(Path.cwd()))  # where --custom looks for modules, as python -m does
-    console, certificate = Console(), load_certificate(options.verify, options.custom)
+    stated = ("backends", "seed", "certificate", *(() if options.file else ("input",)))
+    if given := [name for name in stated if getattr(options, name) is not None]:
+        raise FieldError(f"--verify measures what the file says: leave out --{given[0]}.")
+    console, certified = Console(), load_either(options.verify, options.custom)
+    if options.file:
+        network = node_of(options, options.custom)
+        if fingerprint(network) != fingerprint(certified.node):
+            text = f"{options.verify} is about another network than {options.file}."
+            console.print(text, style="red", markup=False)
+            return 1
     with silenced():
-        for name in certificate.backends:
-            why_missing(name)  # those that are not installed are named in the report
+        for name in certified.data.get("backends", ()):  # a comparison needs none of them here
+            why_missing(name)  # which the report says
     with console.status("measuring again"):
-        found = verify(certificate)
+        found = verify(certified)
     console.print(found)
     return 0 if found else 1
 
@@ -311,9 +322,9 @@ def run_import(options: Any) -> int:
     return 0 if found else 1
 
 
-def node_of(options: Any) -> Node:
+def node_of(options: Any, custom: Sequence[str] = ()) -> Node:
     """The network that the options name, inferred at their input, or as its file has it."""
-    found = load(options.file)
+    found = load(options.file, custom)
     if options.input is None:
         if isinstance(found, Node):
             return found
@@ -330,12 +341,12 @@ def sizes(text: str) -> tuple[int | None, ...]:
         raise FieldError(f"--input must be sizes such as 8,8,1, got {text!r}.") from None
 
 
-def load(reference: str) -> Block | Node:
+def load(reference: str, custom: Sequence[str] = ()) -> Block | Node:
     """The network in a JSON file, or that `module.py:name` names: itself, or what it returns."""
     if reference.endswith(".json"):
         if not Path(reference).is_file():
             raise FieldError(f"there is no file {reference!r}.")
-        return load_file(reference)
+        return load_file(reference, custom)
     file, _, name = reference.rpartition(":")
     path = Path(file)
     if not file or path.suffix != ".py":

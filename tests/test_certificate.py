@@ -101,6 +101,12 @@ WRONG = {
         data, "numpy", "outputs"
     ).update(relative=1.0),
     "'agrees' does not follow from its backends": lambda data: data.update(agrees=3),
+    "without a proper 'control'": lambda data: data.update(control="1"),
+    "without a proper 'machine'": lambda data: data.pop("machine"),
+    "proper 'backends'": lambda data: data.update(backends={}),
+    "has version True": lambda data: data.update(version=True),
+    "an unknown part 'more'": lambda data: data.update(more=1),
+    "has 3 where a text belongs": lambda data: data["backends"]["numpy"]["notes"].append(3),
     "is about a network with the fingerprint": lambda data: data.update(fingerprint="0" * 32),
     "but holds one with": lambda data: data["network"]["network"]["blocks"].pop(),
 }
@@ -139,6 +145,8 @@ def test_a_network_that_disagrees_is_certified_as_such(monkeypatch, tmp_path):
     )
     certificate = bl.certify(NET, (5, 4, 2), backends=["numpy"])
     assert not certificate
+    assert "numpy: blocks 0 differs by" in str(certificate)
+    assert " at [" in str(certificate)
     certificate.save(tmp_path / "net.json")
     assert not bl.load_certificate(tmp_path / "net.json")
     assert bl.verify(tmp_path / "net.json"), "it says truly that they differ"
@@ -155,6 +163,89 @@ def test_the_command_writes_one(tmp_path, capsys):
     assert bl.load_certificate(target).data["seed"] == 3
     assert main(["parity"]) == 2
     assert "needs a network, or --verify" in capsys.readouterr().err
+    assert main([*command[:2], "--verify", str(target)]) == 0
+    bl.save(bl.infer(NET, (5, 4, 3)), tmp_path / "net.json")
+    capsys.readouterr()
+    assert main([*command[:2], "--verify", str(target)]) == 1
+    assert "about another network than" in capsys.readouterr().out
+    assert main([*command, "--verify", str(target)]) == 2
+    assert "leave out --backends" in capsys.readouterr().err
+    assert main([*command[:2], "--backends", " numpy, numpy"]) == 0
+
+
+def test_the_same_is_written_twice(tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        bl.certify(NET, (5, 4, 2), backends=["numpy"], steps=2).save(file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_certificate_from_elsewhere(path):
+    """Another machine, older versions, and a backend that is not here."""
+
+    def elsewhere(data):
+        found = data["backends"]
+        data["machine"]["cores"] = 1_000
+        found["numpy"]["versions"]["numpy"] = "1.0"
+        found["other"] = found["numpy"]
+
+    found = bl.verify(changed(path, elsewhere))
+    assert found
+    assert list(found.missing) == ["other"]
+    text = " ".join(str(found).split())
+    assert "Since then: cores 1000 ->" in text
+    assert "numpy 1.0 ->" in text
+    assert "The certificate holds of what is here." in text
+
+
+def test_a_fact_is_told(path, monkeypatch):
+    """What is wrong whatever the numbers are, now or when it was certified."""
+    from blocks import _parity
+
+    monkeypatch.setattr(_parity, "wrong_facts", lambda *args: ["[x] is not here"])
+    found = bl.verify(path)
+    assert not found
+    assert "numpy: [x] is not here" in str(found)
+    assert "numpy: [x] is not here" in str(found.now)
+
+
+def test_a_comparison_that_was_blind(path):
+    found = bl.verify(changed(path, lambda data: data.update(agrees=False)))
+    assert not found
+    assert "the control" in found.broken[0]
+    assert "blind" in str(found.certified)
+
+
+def test_a_comparison_is_verified_too(tmp_path, capsys):
+    path = tmp_path / "net.json"
+    bl.compare(NET, (5, 4, 2), backends=["numpy"], batch_sizes=[1], rounds=1, steps=2).save(path)
+    assert main(["parity", "--verify", str(path)]) == 0
+    assert "The certificate holds." in capsys.readouterr().out
+
+    def older(data):
+        (row,) = data["contenders"]
+        for f in row["figures"]:
+            f.update(relative=0.0, tolerance=f["tolerance"] / 1e3)
+
+    found = bl.verify(changed(path, older))
+    assert not found
+    assert all(text.startswith("numpy: ") for text in found.broken)
+    gone = changed(path, lambda data: data["contenders"].append(data["contenders"][0] | other()))
+    assert list(bl.verify(gone).missing) == ["other compiled"]
+    with pytest.raises(bl.FieldError, match="verify takes a certificate, a comparison, or"):
+        bl.verify(5)
+
+
+def other():
+    return {"name": "other compiled", "backend": "other", "mode": "compiled"}
+
+
+def test_the_network_to_measure_may_hold_custom_blocks(tmp_path):
+    path = str(tmp_path / "net.json")
+    bl.save(bl.infer(Gated(4), (3,)), path)
+    command = ["parity", path, "--backends", "numpy"]
+    assert main(command) == 2
+    assert main([*command, "--custom", "custom_blocks:Gated"]) == 0
 
 
 def test_infinite_differences_are_kept(monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -496,6 +498,27 @@ def test_infinite_numbers_that_are_equal_agree():
     x = abs(np.random.default_rng(0).normal(size=(3, 4)))
     x[1, 2] = -1
     assert bl.diff(net, net, x)
+
+
+def test_the_listing_of_the_guide_runs():
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+    guide = (Path(__file__).parent.parent / "docs" / "parity.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    x = np.random.default_rng(0).normal(size=(2, 1, 28, 28)).astype("float32")
+    namespace = {"bl": bl, "Net": Net, "x": x}
+    exec(code, namespace)
+    assert namespace["found"]
+    assert [pair.b for pair in namespace["found"].pairs] == ["conv", "head"]
 
 
 class TestKeras:
