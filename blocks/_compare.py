@@ -1,9 +1,10 @@
 """What the same network costs and does on each framework, measured here.
 
 Every contender, a backend under one engine and in one mode, has a process of its own, so that none
-disturbs another. They are started, imported and built one after the other; then come the rounds: in
-each, every contender makes some steps in turn while all others wait, so that a slow minute of the
-machine meets all alike. Parity is measured at the end, when memory has been read.
+disturbs another. They are started, imported and built one after the other, each after a scout that
+tells the modes of its backend, and for which the disk reads what is imported. Then come the rounds:
+in each, every contender makes some steps in turn while all others wait, so that a slow minute of
+the machine meets all alike. Parity is measured at the end, when memory has been read.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
 
+import numpy as np
+
 from blocks._backends import find_backend, known, ordered, why_missing
 from blocks._block import Block
 from blocks._certificate import Certificate, Verification, check_some, machine, verified
+from blocks._checkpoint import as_data
 from blocks._comparison import FORMAT, VERSION, Comparison, sizes_of
-from blocks._contender import TRAINING, TRAINING_BATCH
+from blocks._contender import TRAINING, cores, examples
 from blocks._errors import FieldError, did_you_mean
 from blocks._files import document, node_to_json, with_fingerprint
 from blocks._infer import check_ints
 from blocks._models import as_node
+from blocks._parity import untrained
+from blocks._plan import Plan
 from blocks._spec import Node
 from blocks._worker import Worker, WorkerError
+from blocks.optimizer import Optimizer
 
 MOST = 16  # processes that are alive at once
 PATIENCE = 1800.0  # seconds for one answer
@@ -47,6 +54,9 @@ def compare(
     backends: Iterable[str] | None = None,
     contenders: Iterable[str] | None = None,
     batch_sizes: Iterable[int] = (1, 32),
+    loss: Any = "mse",
+    optimizer: Optimizer | None = None,
+    training_batch: int = 32,
     rounds: int = 15,
     seed: int = 0,
     steps: int = 5,
@@ -57,9 +67,12 @@ def compare(
 
     A contender is a backend under one engine and in one mode: "numpy", "torch eager", "torch
     compiled", "keras jax compiled", "flax". Each has a process of its own; in every round all make
-    some steps in turn while the others wait. Steps are those of `apply` in evaluation and of `fit`
-    with SGD and the loss "mse" on 32 examples, from arrays of NumPy to arrays of NumPy. Then each
-    measures its own parity with the reference in float64.
+    some steps in turn while the others wait. Steps are those of `apply` in evaluation and of `fit`,
+    from arrays of NumPy to arrays of NumPy, or to the loss. Inputs and targets are random, and the
+    same for all. Then each measures its own parity with the reference in float64.
+
+    All have the same cores: those of this process, and no more of them than OMP_NUM_THREADS says
+    (on Linux; elsewhere only some frameworks heed it).
 
     Args:
         network, input_shape, options: as in `lower`; options are those of `infer`.
@@ -67,6 +80,9 @@ def compare(
         contenders: which of them, by names or the beginnings of names such as "keras jax"; all if
             left out.
         batch_sizes: of the outputs that are timed.
+        loss, optimizer: of the steps of training that are timed, as in `fit`; the loss curve has
+            this loss too. A `Custom` loss gets targets from 0 to 1 of the first output's shape.
+        training_batch: how many examples make such a step.
         rounds: how often all are timed in turn.
         seed: of parameters, inputs and targets.
         steps: of training for the loss curve; 0 leaves it out.
@@ -78,6 +94,7 @@ def compare(
 
     Raises:
         FieldError: if a contender is unknown, or a Custom block cannot be imported elsewhere.
+        ShapeError: if the loss does not fit the network.
         BackendError: if a backend is unknown.
 
     >>> import blocks as bl
@@ -88,15 +105,29 @@ def compare(
     node = as_node(network, input_shape, options)
     sizes, wanted = listed(batch_sizes, "batch_sizes"), listed(contenders or (), "contenders")
     check_ints(rounds=(rounds, 1), seed=(seed, 0), steps=(steps, 0))
+    check_ints(training_batch=(training_batch, 1))
+    given: Any = {} if optimizer is None else {"optimizer": optimizer}
+    plan = Plan(loss=loss, batch_size=training_batch, **given)
     check_ints(**{f"batch_sizes[{i}]": (size, 1) for i, size in enumerate(sizes)})
     if not sizes or len({*sizes}) < len(sizes):
         raise FieldError(f"batch_sizes must be one or more, each once, got {sizes}.")
-    how = {"custom": custom_names(node), "seed": seed, "batch_sizes": sizes}
+    check_plan(node, plan)
+    data = as_data(plan)
+    how = {"plan": data, "seed": seed, "batch_sizes": sizes}
+    how["custom"] = custom_names(document(node)["network"], data)
+    names = chosen(backends, wanted)
     with ExitStack() as stack, telling(progress) as tell:
-        crew = hired(chosen(backends, wanted), wanted, backends is None, stack, tell)
+        crew = hired(names, wanted, backends is None, stack, tell)
         measure(crew, {"network": node_to_json(node)} | how, rounds, steps, tell)
     numbers = {"seed": seed, "steps": steps, "rounds": rounds}
-    return Comparison(node, described(node, crew, sizes, numbers))
+    return Comparison(node, described(node, crew, sizes, plan, numbers))
+
+
+def check_plan(node: Node, plan: Plan) -> None:
+    """Refuse a loss or an optimiser that does not fit the network, before anything is started."""
+    plan.optimizer.check_dtype(node.param_dtype)
+    if not untrained(node, plan.loss):
+        examples(node, plan.loss, 1, np.random.default_rng(0))
 
 
 def listed(values: Any, name: str) -> list[Any]:
@@ -109,9 +140,9 @@ def listed(values: Any, name: str) -> list[Any]:
     return found
 
 
-def custom_names(node: Node) -> list[str]:
-    """The import names of the classes of users in a network."""
-    names, todo = set(), [document(node)["network"]]
+def custom_names(*documents: Any) -> list[str]:
+    """The import names of the classes of users in a network, or in a plan."""
+    names, todo = set(), [*documents]
     while todo:
         here = todo.pop()
         if isinstance(here, dict):
@@ -133,8 +164,15 @@ def chosen(backends: Iterable[str] | None, wanted: list[str]) -> list[str]:
     """The backends to start: those that are named, of which contenders may be wanted."""
     names = ordered() if backends is None else listed(backends, "backends")
     for name in (*names, *(word.partition(" ")[0] for word in wanted)):
+        if " " in str(name) and str(name).partition(" ")[0] in known():
+            raise FieldError(
+                f"backends are names without a mode, got {name!r}.\n"
+                f"  Choose it as a contender: contenders=[{name!r}]."
+            )
         if name not in known():
             find_backend(name)  # which raises, and says which ones there are
+    if len({*names}) < len(names):
+        raise FieldError(f"backends must be named once each, got {names}.")
     found = [name for name in names if not wanted or any(begins(name, word) for word in wanted)]
     if not found:
         raise FieldError(f"compare has nothing to compare: {wanted} of the backends {names}.")
@@ -147,10 +185,11 @@ def chosen(backends: Iterable[str] | None, wanted: list[str]) -> list[str]:
 class Row:
     """A contender: its process, and what was measured of it."""
 
-    def __init__(self, backend: str, environ: dict[str, str], stack: ExitStack):
-        self.backend, self.name = backend, backend
-        self.engine: str | None = None
-        self.mode = ""
+    def __init__(self, backend: str, engine: str | None, environ: dict[str, str], stack: ExitStack):
+        self.backend, self.engine, self.mode = backend, engine, ""
+        self.name = name_of(backend, engine, "")
+        self.modes: list[str] = []
+        self.engines: dict[Any, dict[str, str]] = {}
         self.error: str | None = None
         self.kind = ""
         self.found: dict[str, Any] = {}
@@ -169,12 +208,11 @@ class Row:
             self.worker.close()
             return None
 
-    def load(self) -> dict[str, Any]:
-        """Import the framework; returns its modes and engines."""
+    def load(self) -> None:
+        """Import the framework; its modes and engines are known then."""
         told = self.ask("load") or {"modes": [], "engines": {}}
-        self.found |= {key: told.pop(key) for key in (*LOADED,) if key in told}
-        self.engine = next(iter(told["engines"]), None)
-        return told
+        self.modes, self.engines = told.pop("modes"), told.pop("engines")
+        self.found |= told
 
     def build(self, how: dict[str, Any]) -> None:
         self.found |= self.ask("build", mode=self.mode, **how) or {}
@@ -194,62 +232,79 @@ class Row:
         self.worker.close()
 
 
-LOADED = ("import_seconds", "memory_after_import", "versions")
-
-
 def hired(
     names: list[str], wanted: list[str], lenient: bool, stack: ExitStack, tell: Tell
 ) -> list[Row]:
-    """A process for each contender that is wanted, its framework imported.
-
-    Only a process of a backend knows its modes, and under one engine only: the first one of each
-    takes its first mode itself. If lenient, backends that are not installed are left out.
-    """
+    """A process for each contender that is wanted, its framework imported."""
     crew: list[Row] = []
     seen: list[str] = []
-
-    def start(backend: str, environ: dict[str, str]) -> tuple[Row, dict[str, Any]]:
-        if len(crew) == MOST:
-            raise FieldError(f"compare runs {MOST} contenders at most; choose some: contenders=.")
-        tell(f"{' '.join([backend, *environ.values()])}: importing")
-        row = Row(backend, environ, stack)
-        return row, row.load()
-
-    def enlist(row: Row, modes: list[str], environ: dict[str, str]) -> None:
-        """Contenders of one backend under one engine, whose first process is there."""
-        spare: Row | None = row
-        for mode in modes:
-            name = name_of(row.backend, row.engine, mode, len(modes) == 1)
+    for scout, environ in scouted(names, wanted, lenient, seen, stack, tell):
+        scout.worker.close()
+        if scout.error is not None:  # it failed before it knew its modes
+            crew.append(scout)
+            seen.append(scout.name)
+        for mode in scout.modes:
+            only = scout.modes == [mode] and scout.engine is None
+            name = name_of(scout.backend, scout.engine, "" if only else mode)
             seen.append(name)
             if not wanted or any(begins(word, name) for word in wanted):
-                one = spare or start(row.backend, environ)[0]
-                one.name, one.engine, one.mode, spare = name, row.engine, mode, None
-                crew.append(one)
-        if spare is not None and spare.error is None:
-            spare.worker.close()
-        elif spare is not None:  # it failed before it knew its modes
-            spare.name = name_of(row.backend, row.engine, "", True)
-            seen.append(spare.name)
-            crew.append(spare)
-
-    for backend in names:
-        row, told = start(backend, {})
-        if lenient and row.kind == "BackendError":
-            continue
-        enlist(row, told["modes"], {})
-        for engine, environ in list(told["engines"].items())[1:]:
-            here = f"{backend} {engine}"
-            if not wanted or any(begins(here, word) or begins(word, here) for word in wanted):
-                row, told = start(backend, environ)
-                row.engine = engine
-                enlist(row, told["modes"], environ)
+                if len(crew) == MOST:
+                    raise FieldError(
+                        f"compare runs {MOST} contenders at most; choose some: contenders=."
+                    )
+                row = started(scout.backend, scout.engine, environ, stack, tell)
+                row.name, row.mode = name, mode
+                crew.append(row)
     for word in wanted:
-        if not any(begins(word, name) or begins(name, word) for name in seen):
+        if not any(related(word, name) for name in seen):
             raise FieldError(
                 f"there is no contender {word!r}. There are {', '.join(seen) or 'none'}."
                 f"{did_you_mean(word, seen)}"
             )
     return crew
+
+
+def scouted(
+    names: list[str],
+    wanted: list[str],
+    lenient: bool,
+    seen: list[str],
+    stack: ExitStack,
+    tell: Tell,
+) -> Iterator[tuple[Row, dict[str, str]]]:
+    """A process of each backend under each engine that may be wanted, and what it is started with.
+
+    Only such a process knows the modes. What the disk read for it is there for all that follow, so
+    that no import takes longer than another because it came first. If lenient, backends that are
+    not installed are left out.
+    """
+    for backend in names:
+        scout = started(backend, None, {}, stack, tell)
+        if lenient and scout.kind == "BackendError":
+            continue
+        (scout.engine, environ), *others = scout.engines.items() or [(None, {})]
+        yield scout, environ
+        for engine, environ in others:
+            name = name_of(backend, engine, "")
+            if not wanted or any(related(name, word) for word in wanted):
+                yield started(backend, engine, environ, stack, tell), environ
+            else:
+                seen.append(name)
+
+
+def started(
+    backend: str, engine: str | None, environ: dict[str, str], stack: ExitStack, tell: Tell
+) -> Row:
+    """A process that has imported its framework."""
+    row = Row(backend, engine, environ, stack)
+    tell(f"{row.name}: importing")
+    row.load()
+    return row
+
+
+def related(one: str, other: str) -> bool:
+    """Whether one name begins the other."""
+    return begins(one, other) or begins(other, one)
 
 
 def begins(start: str, name: str) -> bool:
@@ -258,9 +313,9 @@ def begins(start: str, name: str) -> bool:
     return name.split()[: len(words)] == words
 
 
-def name_of(backend: str, engine: str | None, mode: str, only: bool) -> str:
-    """What a contender is called: by its mode too, unless that is the only one."""
-    return " ".join(filter(None, (backend, engine, "" if only and engine is None else mode)))
+def name_of(backend: str, engine: str | None, mode: str) -> str:
+    """What a contender is called: without a mode if that is the only one."""
+    return " ".join(filter(None, (backend, engine, mode)))
 
 
 def measure(crew: list[Row], how: dict[str, Any], rounds: int, steps: int, tell: Tell) -> None:
@@ -289,13 +344,16 @@ def in_turn(crew: list[Row], i: int) -> list[Row]:
 @contextmanager
 def telling(progress: bool) -> Iterator[Tell]:
     """A line that says what is being measured, if one is wanted."""
-    if not progress:
+    from rich.console import Console
+
+    console = Console(stderr=True)  # standard output may go into a file
+    if not progress or not console.is_terminal:
         yield lambda *args, **options: None
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda text, **how: bar.update(task, description=text, **how)
 
@@ -303,17 +361,22 @@ def telling(progress: bool) -> Iterator[Tell]:
 # Data
 
 
-def described(node: Node, crew: list[Row], sizes: list[int], how: dict[str, int]) -> dict[str, Any]:
+def described(
+    node: Node, crew: list[Row], sizes: list[int], plan: Plan, how: dict[str, int]
+) -> dict[str, Any]:
     """All that a comparison says."""
     return {
         "format": FORMAT,
         "version": VERSION,
         **with_fingerprint(node),
         "machine": machine(),
+        "threads": cores(),
         "parameters": sizes_of(node),
         **how,
         "batch_sizes": sizes,
-        "training_batch": TRAINING_BATCH,
+        "loss": plan.loss if isinstance(plan.loss, str) else repr(plan.loss),
+        "optimizer": type(plan.optimizer).__name__,
+        "training_batch": plan.batch_size,
         "contenders": [contender(row, sizes) for row in crew],
     }
 

@@ -13,6 +13,7 @@ from blocks._certificate import agreeing, check_parts, figure, is_number, larges
 from blocks._errors import FileError, shown
 from blocks._files import Allowed, node_in
 from blocks._json import as_text, read_document
+from blocks._limits import amount
 from blocks._params import count
 from blocks._spec import Node, array_dtype
 
@@ -70,7 +71,7 @@ class Comparison:
         from rich.table import Table
 
         numbers = self.data["parameters"]
-        title = f"{numbers['count']:,} parameters, {numbers['bytes'] / MB:,.2f} MB"
+        title = f"{numbers['count']:,} parameters, {amount(numbers['bytes'])}"
         table = Table(title=title, padding=(0, 1, 0, 0))
         table.add_column("contender", no_wrap=True)
         for column in columns:
@@ -86,10 +87,13 @@ class Comparison:
         data, held = self.data, self.data["machine"]
         versions = {k: v for row in self.contenders for k, v in row["versions"].items()}
         software = ", ".join(f"{name} {version}" for name, version in versions.items())
+        rounds = f"Medians of {data['rounds']} rounds ± half the interquartile range."
         return (
-            f"{held['processor']}, {held['cores']} cores; Python {held['python']}, {software}. "
-            f"Medians of {data['rounds']} rounds ± half the interquartile range. forward is apply "
-            f"in evaluation, training a step of fit on {data['training_batch']} examples: NumPy in "
+            f"{held['processor']}, {data['threads']} of {held['cores']} cores; "
+            f"Python {held['python']}, {software}. "
+            f"{rounds if data['rounds'] > 1 else 'One round.'} forward is apply "
+            f"in evaluation, training a step of fit on {data['training_batch']} examples with "
+            f"{data['loss']} and {data['optimizer']}: NumPy in "
             "and out. compile is the first step of each less a later one. MB is the peak of the "
             "process, in brackets after the import. The last columns are the largest difference "
             "from the reference in float64, as a share."
@@ -155,7 +159,9 @@ def timed(head: str, times: Any) -> Column:
         return median(times(row)) if times(row) else None
 
     def text(row: dict[str, Any]) -> str:
-        return f"{digits(1e3 * median(times(row)))} ±{digits(1e3 * spread(times(row)))}"
+        found = times(row)
+        middle = digits(1e3 * median(found))
+        return f"{middle} ±{digits(1e3 * spread(found))}" if len(found) > 1 else middle
 
     return Column(head, middle, text)
 
@@ -167,8 +173,6 @@ def digits(number: float) -> str:
 
 def spread(times: list[float]) -> float:
     """Half the interquartile range."""
-    if len(times) < 2:
-        return 0.0
     low, _, high = quantiles(times, n=4, method="inclusive")
     return (high - low) / 2
 
@@ -195,7 +199,7 @@ def judged(level: str) -> Column:
 
 # Reading
 
-NUMBERS = {"seed": 0, "steps": 0, "rounds": 1, "training_batch": 1}  # each with its least
+NUMBERS = {"seed": 0, "steps": 0, "rounds": 1, "training_batch": 1, "threads": 1}  # the least
 TEXTS = ("name", "backend", "mode")
 SECONDS = ("import_seconds", "build_seconds")
 BYTES = ("memory_after_import", "peak_memory")
@@ -217,6 +221,7 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
     data = read_document(path, FORMAT, VERSION, "comparison")
     wrong = [name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)]
     wrong += [name for name in ("machine", "parameters") if not isinstance(data.get(name), dict)]
+    wrong += [name for name in ("loss", "optimizer") if not isinstance(data.get(name), str)]
     wrong += [
         name for name in ("batch_sizes", "contenders") if not isinstance(data.get(name), list)
     ]

@@ -8,6 +8,7 @@ there.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,16 +21,14 @@ import numpy as np
 from blocks._backends import find_backend
 from blocks._certificate import measured
 from blocks._evaluate import Data
-from blocks._files import node_from_json
+from blocks._files import decoded, named, node_from_json
 from blocks._models import apply, batch, lower, origin
-from blocks._params import count
-from blocks._parity import CONTROL, Report, draw_batch, narrow, parity
-from blocks._spec import Node
-from blocks._stack import call_deep
+from blocks._parity import CONTROL, Report, draw_batch, draw_target, parity, untrained
+from blocks._plan import Plan
+from blocks._spec import Node, leaves
+from blocks._stack import call_deep, run
 from blocks._worker import serve
-from blocks.optimizer import SGD
 
-TRAINING_BATCH = 32
 ROUND = 0.05  # seconds of steps of each kind in a round
 MOST = 1000  # steps of each kind in a round
 RATE = 1e-4  # so small that the network hardly changes
@@ -44,6 +43,7 @@ class Contender:
     node: Node
     name: str
     seed: int
+    plan: Plan
     model: Any
 
     def __init__(self, backend: str):
@@ -64,24 +64,27 @@ class Contender:
         }
 
     def build(
-        self, network: str, custom: list[str], mode: str, seed: int, batch_sizes: list[int]
+        self,
+        network: str,
+        plan: dict[str, Any],
+        custom: list[str],
+        mode: str,
+        seed: int,
+        batch_sizes: list[int],
     ) -> dict[str, Any]:
         """Lower the network, first parameters included."""
         self.node, self.seed = node_from_json(network, custom), seed
+        self.plan = run(decoded(plan, (None, "plan"), named(custom) | {"Plan": Plan}))
         self.name = f"{self.backend} {mode}"
         start = perf_counter()
         self.model = lower(self.node, self.name, seed=seed)
         seconds = perf_counter() - start
         rng = np.random.default_rng(seed)
         self.steps = {str(size): self.forward(size, rng) for size in batch_sizes}
-        notes = []
-        if isinstance(self.node.out_spec, tuple):
-            notes.append("training is not timed: there is no loss of several outputs")
-        elif not count(self.node, trainable=True):
-            notes.append("training is not timed: nothing can be trained")
-        else:
-            self.steps[TRAINING] = self.training(rng)
-        return {"build_seconds": seconds, "notes": notes}
+        if why := untrained(self.node, self.plan.loss):
+            return {"build_seconds": seconds, "notes": [f"training is not timed: {why}"]}
+        self.steps[TRAINING] = self.training(rng)
+        return {"build_seconds": seconds, "notes": []}
 
     def forward(self, size: int, rng: np.random.Generator) -> Step:
         """A step of evaluation."""
@@ -89,12 +92,10 @@ class Contender:
         return lambda: apply(self.model, x)
 
     def training(self, rng: np.random.Generator) -> Step:
-        """A step of SGD towards random targets."""
-        x, concrete = batch(self.node, draw_batch(self.node, TRAINING_BATCH, rng))
-        target = rng.normal(size=(TRAINING_BATCH, *concrete.out_spec.shape))
-        data = Data.of(self.node, (x, narrow(target, self.node.dtype)), ("mse",), "data")
-        known = origin(self.model)
-        step = known.call("trainer", self.node, self.model, "mse", SGD(RATE), None)
+        """A step towards random targets."""
+        data = examples(self.node, self.plan.loss, self.plan.batch_size, rng)
+        known, optimizer = origin(self.model), replace(self.plan.optimizer, learning_rate=RATE)
+        step = known.call("trainer", self.node, self.model, self.plan.loss, optimizer, None)
         return lambda: call_deep(known.levels, step, data.x, data.y, RATE)
 
     def first(self) -> dict[str, float]:
@@ -122,10 +123,17 @@ class Contender:
     def figures(self, steps: int) -> dict[str, Any]:
         """Parity of its own way to run the network, and of nothing that runs otherwise."""
         unseen = find_backend(self.name).unseen
-        blocks = "blocks" not in unseen
-        report = parity(self.node, backends=[self.name], seed=self.seed, steps=steps, blocks=blocks)
+        how: Any = {"seed": self.seed, "steps": steps, "loss": self.plan.loss}
+        report = parity(self.node, backends=[self.name], blocks="blocks" not in unseen, **how)
         reasons = [f"{level} not compared: {why}" for level, why in unseen.items()]
         return certified(report, unseen, reasons)
+
+
+def examples(node: Node, loss: Any, size: int, rng: np.random.Generator) -> Data:
+    """Random inputs and targets for training; refused if the loss does not fit the network."""
+    x, concrete = batch(node, draw_batch(node, size, rng))
+    shape = (size, *leaves(concrete.out_spec)[0].shape)
+    return Data.of(node, (x, draw_target(shape, loss, rng, node)), (loss,), "data")
 
 
 def certified(report: Report, unseen: Any, reasons: list[str]) -> dict[str, Any]:
@@ -160,7 +168,17 @@ def peak_memory() -> int | None:
     return held if sys.platform == "darwin" else held * 1024
 
 
+def cores() -> int:
+    """How many cores this process may use, and how many of them OMP_NUM_THREADS leaves."""
+    affine = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(usable, int(wanted)) if wanted.isdecimal() and int(wanted) else usable
+
+
 def main(backend: str) -> None:
+    if hasattr(os, "sched_setaffinity"):  # for frameworks that do not read OMP_NUM_THREADS
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: cores()])
     contender = Contender(backend)
     calls = ("load", "build", "first", "round", "memory", "figures")
     serve({name: getattr(contender, name) for name in calls})

@@ -9,7 +9,7 @@ the dtype allows, and must be seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from blocks._activations import activations
 from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
+from blocks._evaluate import check_loss
 from blocks._models import again, apply, as_node, gradients, lower, params_of
 from blocks._params import Params, count, init
 from blocks._spec import (
@@ -34,6 +35,7 @@ from blocks._spec import (
     with_floats,
 )
 from blocks._train import fit
+from blocks.custom import Custom
 from blocks.optimizer import SGD
 
 # Levels that share their tolerances with another.
@@ -159,6 +161,7 @@ def parity(
     batch_size: int = 7,
     steps: int = 5,
     blocks: bool = False,
+    loss: Any = "mse",
     **options: Any,
 ) -> Report:
     """Compare a network on several backends with the NumPy reference in float64.
@@ -171,6 +174,7 @@ def parity(
         batch_size: number of examples.
         steps: of training for the loss curve; 0 leaves it out.
         blocks: whether to compare also what every block returns.
+        loss: of the loss curve, as in `fit`; its targets are random.
 
     Returns:
         A report that is true if all agree within `TOLERANCES`.
@@ -184,7 +188,7 @@ def parity(
     names = [backends] if isinstance(backends, str) else list(backends)
     if not names:
         raise FieldError("parity needs at least one backend, got none.")
-    draw = Draw(node, params, batch_size, steps, blocks)
+    draw = Draw(node, params, batch_size, steps, blocks, check_loss(loss))
     reports, control = draw.compare(names, seed)
     for redraw in range(1, 1 + REDRAWS):
         doubtful = [r.backend for r in reports.values() if not r and not r.facts]
@@ -211,13 +215,14 @@ class Draw:
     batch_size: int
     steps: int
     blocks: bool = False
+    loss: Any = "mse"
 
     def compare(self, names: list[str], seed: int) -> tuple[dict[str, BackendReport], float]:
         """A report for each backend, and how far the control moves the outputs."""
         node, rng = self.node, np.random.default_rng(seed)
         params = random_params(node, seed) if self.params is None else self.params
         start = init(node, seed) if self.params is None else self.params
-        inputs = Inputs.draw(node, self.batch_size, rng, start)
+        inputs = Inputs.draw(node, self.batch_size, rng, start, self.loss)
         how = self.steps, self.blocks
         reference = measure("numpy", doubled(node), params, inputs, *how)
         larger = enlarged(reference, params, inputs, CONTROL[node.dtype])
@@ -235,16 +240,23 @@ class Inputs:
     cotangent: Any
     target: Any
     start: Params
+    loss: Any = "mse"
 
     @classmethod
     def draw(
-        cls, node: Node, batch_size: int, rng: np.random.Generator, start: Params | None = None
+        cls,
+        node: Node,
+        batch_size: int,
+        rng: np.random.Generator,
+        start: Params | None = None,
+        loss: Any = "mse",
     ) -> Inputs:
         x = draw_batch(node, batch_size, rng)
         lengths = lower(doubled(node), "numpy")
         y = apply(lengths, x)
         like = lambda a: narrow(rng.normal(size=a.shape), node.dtype)  # noqa: E731
-        return cls(x, map_value(like, y), map_value(like, y), start or {})
+        cotangent, target = map_value(like, y), draw_target(leaves(y)[0].shape, loss, rng, node)
+        return cls(x, cotangent, target, start or {}, loss)
 
 
 def draw_batch(node: Node, batch_size: int, rng: np.random.Generator) -> Any:
@@ -257,6 +269,27 @@ def draw_batch(node: Node, batch_size: int, rng: np.random.Generator) -> Any:
         return narrow(rng.normal(size=sizes) * np.exp(rng.normal(size=sizes)), spec.dtype)
 
     return map_value(draw, node.in_spec)
+
+
+# What targets are random where they are no normal numbers.
+DRAWN: dict[Any, Callable[[np.random.Generator, Any], np.ndarray]] = {
+    "cross_entropy": lambda rng, shape: rng.integers(0, shape[-1], shape[:-1]),
+    "mse": lambda rng, shape: rng.normal(size=shape),
+    "mae": lambda rng, shape: rng.normal(size=shape),
+}
+
+
+def draw_target(shape: Any, loss: Any, rng: np.random.Generator, node: Node) -> np.ndarray:
+    """Targets for the first output: classes, normal numbers, or numbers from 0 to 1."""
+    drawn = DRAWN[loss](rng, shape) if loss in DRAWN else rng.uniform(size=shape)
+    return narrow(drawn, node.dtype) if is_float(drawn) else drawn
+
+
+def untrained(node: Node, loss: Any) -> str:
+    """Why there is no training with a loss; "" if there is."""
+    if isinstance(node.out_spec, tuple) and not isinstance(loss, Custom):
+        return "there is no loss of several outputs"
+    return "" if count(node, trainable=True) else "nothing can be trained"
 
 
 def narrow(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -312,7 +345,7 @@ def measure(
     state = {p: a for p, a in params_of(model).items() if not specs[p].trainable}
     values["state"] = state
     values["training"] |= gradients(model, x, cotangent, training=True)
-    if steps and not isinstance(node.out_spec, tuple) and count(node, trainable=True):
+    if steps and not untrained(node, inputs.loss):
         values["curve"] = {"loss": curve(drawing(params=inputs.start), inputs, steps)}
     return Measured(values, found, sizes)
 
@@ -321,9 +354,8 @@ def curve(model: Any, inputs: Inputs, steps: int) -> np.ndarray:
     """The loss over a few steps of training."""
     batch_size = len(leaves(inputs.x)[0])
     optimizer = SGD(0.01, momentum=0.9)
-    data = (inputs.x, inputs.target)
-    history = fit(model, data, loss="mse", optimizer=optimizer, epochs=steps, batch_size=batch_size)
-    return np.array(history.losses)
+    how: Any = {"loss": inputs.loss, "epochs": steps, "batch_size": batch_size}
+    return np.array(fit(model, (inputs.x, inputs.target), optimizer=optimizer, **how).losses)
 
 
 def enlarged(

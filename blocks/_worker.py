@@ -88,7 +88,7 @@ class Worker:
         except Empty:
             self.close()
             raise WorkerError(f"did not answer within {patience:g} s, and was ended") from None
-        if not line:
+        if not line.endswith("\n"):  # it ended before its answer did
             raise WorkerError(self.obituary())
         answer = json.loads(line)
         if "error" in answer:
@@ -99,6 +99,8 @@ class Worker:
         """How the process ended, and its last words."""
         code = self.process.wait()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        if how == "by SIGKILL":  # by the system, and no words of its own say why
+            return f"its process ended {how}, as where memory runs out"
         words = self.errors.read_bytes()[-TAIL:].decode("utf-8", "replace").strip()
         return f"its process ended {how}" + (f": {words.splitlines()[-1]}" if words else "")
 
@@ -139,6 +141,7 @@ def serve(calls: Mapping[str, Callable[..., Any]]) -> None:
 
 def told(error: Exception) -> str:
     """An error in one line; of a framework's own long ones the first."""
-    name = "" if isinstance(error, BlockError) else f"{type(error).__name__}: "
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (name + (lines[0].strip() if lines else ""))[:500]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, BlockError):
+        return " ".join(lines)[:500]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from blocks._arrays import replacing
+from blocks._arrays import replacing, writable
 from blocks._block import Block
 from blocks._console import silenced
 from blocks._draw import draw
-from blocks._errors import BlockError, FieldError, did_you_mean
+from blocks._errors import BlockError, FieldError, FileError, did_you_mean
 from blocks._files import load as load_file
 from blocks._infer import infer
 from blocks._lint import lint
 from blocks._param_files import load_params_file
 from blocks._spec import FLOATS, LAYOUTS, Node
+from blocks.optimizer import SGD, Adagrad, Adam, AdamW
+
+OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adagrad, Adam, AdamW)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Returns the exit status: 0, 1 if backends disagree or weights do not fit, 2 for a mistake.
+    Returns the exit status: 0, 1 if backends disagree or weights do not fit, 2 for a mistake, 130
+    if it was interrupted.
     """
     options = parser().parse_args(arguments)
     try:
@@ -35,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BlockError as error:
         print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def printable(text: str) -> str:
@@ -118,7 +128,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,NAME",
         help='such as "torch compiled,keras jax"; all if left out',
     )
-    command.add_argument("--batch-sizes", metavar="N,N", default="1,32")
+    command.add_argument("--batch-sizes", metavar="N,N", default="1,32", help="of the outputs")
+    command.add_argument(
+        "--loss",
+        metavar="NAME",
+        default="mse",
+        help="of training: mse, mae, cross_entropy, binary_cross_entropy, or module.py:name of one",
+    )
+    command.add_argument("--optimizer", choices=OPTIMIZERS, default="SGD")
+    command.add_argument("--training-batch", metavar="N", type=int, default=32)
     command.add_argument("--rounds", type=int, default=15, help="how often all are timed in turn")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("-o", "--output", metavar="FILE.json", help="write what was measured")
@@ -228,16 +246,21 @@ def run_parity(options: Any) -> int:
 def run_compare(options: Any) -> int:
     from blocks._compare import compare
 
-    sizes = counts("--batch-sizes", options.batch_sizes)
-    found = compare(
-        node_of(options),
-        backends=words(options.backends),
-        contenders=words(options.contenders),
-        batch_sizes=sizes,
-        rounds=options.rounds,
-        seed=options.seed,
-        progress=True,
-    )
+    for path in filter(None, (options.output, options.html)):
+        check_place(path)  # before all is measured
+    with ending():
+        found = compare(
+            node_of(options),
+            backends=words(options.backends),
+            contenders=words(options.contenders),
+            batch_sizes=counts("--batch-sizes", options.batch_sizes),
+            loss=load(options.loss) if ":" in options.loss else options.loss,
+            optimizer=OPTIMIZERS[options.optimizer](),
+            training_batch=options.training_batch,
+            rounds=options.rounds,
+            seed=options.seed,
+            progress=True,
+        )
     console = Console()
     console.print(found)
     if options.output:
@@ -262,6 +285,26 @@ def imported(backends: list[str] | None) -> list[str]:
         for name in backends:
             find_backend(name)
         return backends
+
+
+def check_place(path: str) -> None:
+    """Refuse a file that could not be written."""
+    if not os.access(writable(path).parent, os.W_OK):
+        raise FileError(f"{path} cannot be written: its folder is missing, or is not yours.")
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Let SIGTERM end this process as an error does: processes and files that it made go too."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def words(text: str | None) -> list[str] | None:

@@ -17,9 +17,16 @@ def echo(value):
 
 
 def fail(kind):
-    if kind == "ours":
-        raise FieldError("rate must be below 1.")
+    if kind.startswith("ours"):
+        raise FieldError("rate must be below 1." + "\n  Write rate=0.5." * (kind != "ours"))
     raise ZeroDivisionError("by 0\nand a traceback")
+
+
+def break_off():
+    answers = sys._getframe(1).f_locals["answers"]
+    answers.write('{"value": [1, 2')
+    answers.flush()
+    os._exit(3)
 
 
 def die(words):
@@ -36,4 +43,4 @@ def folders():
 
 
 if __name__ == "__main__":
-    serve({f.__name__: f for f in (echo, fail, die, sleep, folders)})
+    serve({f.__name__: f for f in (echo, fail, break_off, die, sleep, folders)})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import types
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,6 +90,12 @@ def test_it_is_a_table(found):
     assert found.data["contenders"][1]["versions"]["torch"] in text
 
 
+def test_one_round_has_no_spread():
+    text = str(bl.compare(NET, (3,), backends=["numpy"], rounds=1, steps=0))
+    assert "±" not in text
+    assert "One round." in text
+
+
 def test_a_narrow_terminal_gets_three_tables(found):
     wide, narrow = (as_text(found, width=width) for width in (200, 80))
     assert wide.count("numpy") < narrow.count("numpy")
@@ -115,6 +123,9 @@ WRONG = {
     "with the fingerprint": lambda data: data.update(fingerprint="0" * 32),
     "counts the parameters": lambda data: data["parameters"].update(count=33),
     "is no contender with": lambda data: first(data).update(speed=3),
+    "without a proper 'loss'": lambda data: data.update(loss=None),
+    "without a proper 'optimizer'": lambda data: data.pop("optimizer"),
+    "without a proper 'threads'": lambda data: data.update(threads=0),
     "'peak_memory' that is none": lambda data: first(data).update(peak_memory=0.5),
     "'import_seconds' that is none": lambda data: first(data).update(import_seconds=-1),
     "'engine' that is none": lambda data: first(data).update(engine=3),
@@ -161,12 +172,12 @@ class Scripted:
 
     asked: ClassVar[list] = []
     failing: ClassVar[dict] = {}
-    alive = 0
+    alive: ClassVar[list] = []
 
     def __init__(self, module, backend, environ):
         self.backend, self.engine = backend, environ.get("KERAS_BACKEND", "tensorflow")
         self.name = backend
-        Scripted.alive += 1
+        self.alive.append(self)
 
     def ask(self, call, patience, **arguments):
         if call == "build":
@@ -195,7 +206,9 @@ class Scripted:
         return loaded | {"modes": list(modes), "engines": engines}
 
     def close(self):
-        pass
+        if self in self.alive:
+            self.asked.append(("close", self.name))
+            self.alive.remove(self)
 
 
 @pytest.fixture
@@ -203,7 +216,7 @@ def scripted(monkeypatch):
     monkeypatch.setattr(_compare, "Worker", Scripted)
     monkeypatch.setattr(Scripted, "asked", [])
     monkeypatch.setattr(Scripted, "failing", {})
-    monkeypatch.setattr(Scripted, "alive", 0)
+    monkeypatch.setattr(Scripted, "alive", [])
     return Scripted
 
 
@@ -220,19 +233,22 @@ def test_rounds_are_interleaved(scripted):
     real = ["numpy eager", *ALL[1:]]
     stages = [call for call, _ in scripted.asked]
     size = len(ALL)
+    scouted = ["load", "close"]  # a process of its own, so that every contender is a later one
     assert stages == [
-        *["load"] * size,
+        *[*scouted, "load"],  # numpy
+        *[*scouted, "load", "load"] * 2,  # torch, and keras on tensorflow
+        *[*scouted, "load"],  # keras on torch
         *["build"] * size,
         *["first"] * size,
         *["round"] * 4 * size,
-        *["memory", "figures"] * size,
+        *["memory", "figures", "close"] * size,
     ]
     rounds = [name for call, name in scripted.asked if call == "round"]
     for i in range(4):
         turn = rounds[i * size : (i + 1) * size]
         assert sorted(turn) == sorted(real), "each once"
         assert turn[0] == real[i], "another one begins"
-    assert scripted.alive == size
+    assert not scripted.alive
     row = found.contenders[2]
     assert row["forward"] == {"1": [0.25] * 4, "2": [0.5] * 4}
     assert row["compile_seconds"] == {"forward": 0.75, "training": 2.0}
@@ -270,7 +286,7 @@ def test_where_one_fails_the_others_go_on(scripted, call):
     assert len(bad["training"]) == (2 if call in ("memory", "figures") else 0)
     assert f"{bad['name']}: its process ended by SIGSEGV" in str(found)
     asked = [call for call, name in scripted.asked if name == "torch compiled"]
-    assert call == "load" or asked[-1] == call, "nothing more is asked of it"
+    assert call == "load" or asked[-2:] == [call, "close"], "nothing more is asked of it"
 
 
 def test_a_backend_that_is_not_installed(scripted, monkeypatch):
@@ -317,6 +333,17 @@ REFUSED = {
     "there is no contender 'torch eagre'.*Did you mean 'torch eager'": {
         "contenders": "torch eagre"
     },
+    "there is no contender 'keras torhc'.*Did you mean 'keras torch'": {
+        "contenders": ["keras torhc", "keras tensorflow"]
+    },
+    r"without a mode, got 'torch eager'.\n  .*contenders=\['torch eager'\]": {
+        "backends": ["torch eager"]
+    },
+    "backends must be named once each": {"backends": ["numpy", "numpy"]},
+    "loss must be one of .*'mse'.*got 'l2'": {"loss": "l2"},
+    "optimizer must be an optimiser": {"optimizer": "Adam"},
+    "training_batch must be an int of at least 1": {"training_batch": 0},
+    "VAELoss takes output, mean, logvar and target": {"loss": bl.VAELoss()},
     "unknown backend 'tourch'": {"contenders": ["tourch eager"]},
     "unknown backend 'tensorflow'": {"backends": ["tensorflow"]},
     "has nothing to compare": {"contenders": ["keras"], "backends": ["torch"]},
@@ -332,6 +359,7 @@ REFUSED = {
 def test_mistakes_are_refused(scripted, words):
     with pytest.raises(bl.BlockError, match=words):
         bl.compare(NET, (3,), **({"backends": BACKENDS} | REFUSED[words]))
+    assert not scripted.alive
 
 
 # Processes
@@ -352,6 +380,8 @@ def test_a_process_answers_whatever_is_printed(worker):
     assert error.value.kind == "FieldError"
     with pytest.raises(WorkerError, match=r"^ZeroDivisionError: by 0$"):
         worker.ask("fail", 60, kind="other")
+    with pytest.raises(WorkerError, match=r"^rate must be below 1\. Write rate=0\.5\.$"):
+        worker.ask("fail", 60, kind="ours and how to mend it")
     folder, argument, greeting, path = worker.ask("folders", 60)
     assert Path(folder).is_dir()
     assert (argument, greeting) == ("an argument", "hello")
@@ -365,6 +395,11 @@ def test_the_last_words_of_a_process(worker):
         worker.ask("die", 60, words="no memory\nout of luck")
     with pytest.raises(WorkerError, match="SIGABRT"):
         worker.ask("echo", 60, value=1)
+
+
+def test_a_process_that_ends_within_its_answer(worker):
+    with pytest.raises(WorkerError, match=r"ended with status 3$"):
+        worker.ask("break_off", 60)
 
 
 def test_a_process_that_does_not_answer_is_ended(worker):
@@ -387,7 +422,7 @@ def test_a_process_that_is_killed(monkeypatch):
     found = bl.compare(NET, (3,), backends=["numpy"], rounds=2)
     (row,) = found.contenders
     assert not found
-    assert row["error"] == "its process ended by SIGKILL"
+    assert row["error"] == "its process ended by SIGKILL, as where memory runs out"
     assert len(row["forward"]["32"]) == 2
     assert row["peak_memory"] is None
 
@@ -411,13 +446,135 @@ def test_what_is_not_trained_is_not_timed():
     assert "no loss of several outputs" in row["notes"][0]
 
 
+LOSSES = ["mse", "mae", "cross_entropy", "binary_cross_entropy", bl.VAELoss()]
+THREE = bl.Parallel(bl.Dense(4), bl.Dense(2), bl.Dense(2), merge="tuple")
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_steps_are_those_that_were_chosen(loss, monkeypatch):
+    """With every loss and optimiser; from the same numbers in every process."""
+    from backends.numpy import backend
+    from blocks import _contender
+
+    asked, taken = [], []
+    real = type(backend).trainer
+
+    def trainer(self, node, model, *how):
+        asked.append(how)
+        step = real(self, node, model, *how)
+        return lambda x, y, rate: taken.append((x, y, rate)) or step(x, y, rate)
+
+    monkeypatch.setattr(type(backend), "trainer", trainer)
+    node = bl.infer(THREE if isinstance(loss, bl.VAELoss) else bl.Dense(4), (3,))
+    plan = _compare.Plan(loss=loss, optimizer=bl.Adam(0.1), batch_size=5)
+    for _ in range(2):
+        contender = _contender.Contender("numpy")
+        contender.load()
+        network, data = bl.to_json(node), _compare.as_data(plan)
+        contender.build(network, data, [], "eager", seed=3, batch_sizes=[1])
+        contender.first()
+    assert asked == [(loss, bl.Adam(_contender.RATE), None)] * 2
+    (x, y, rate), *_, (x_again, y_again, _) = taken
+    assert x.shape == (5, 3)
+    assert len(y) == 5
+    assert rate == _contender.RATE
+    assert (x == x_again).all()
+    assert (y == y_again).all()
+    curves = [f for f in contender.figures(2)["figures"] if f["level"] == "curve"]
+    assert curves
+    assert asked[-1][0] == loss, "the curve has it too"
+
+
+def test_the_loss_of_several_outputs():
+    how = {"loss": bl.VAELoss(), "optimizer": bl.Adam(), "training_batch": 3}
+    found = bl.compare(THREE, (5,), backends=["numpy"], rounds=2, **how)
+    (row,) = found.contenders
+    assert found, str(found)
+    assert len(row["training"]) == 2
+    assert found.data["loss"] == repr(bl.VAELoss())
+    assert (found.data["optimizer"], found.data["training_batch"]) == ("Adam", 3)
+    assert "on 3 examples with VAELoss(" in " ".join(str(found).split())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be told apart here")
+def test_all_have_the_same_cores(monkeypatch):
+    from blocks._contender import cores
+
+    usable = len(os.sched_getaffinity(0))
+    for said, expected in {"1": 1, "1,2": 1, "1000": usable, "0": usable, "some": usable}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert cores() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert cores() == usable
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with ExitStack() as stack:
+        row = _compare.Row("numpy", None, {}, stack)
+        row.load()
+        assert len(os.sched_getaffinity(row.worker.process.pid)) == 1
+    found = bl.compare(NET, (3,), backends=["numpy"], rounds=1, steps=0)
+    assert found.data["threads"] == 1
+    assert f"1 of {os.cpu_count()} cores" in str(found)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_is_interrupted(number, status, tmp_path):
+    """Nothing of it is left: no process, no folder, no traceback."""
+    bl.save(bl.infer(NET, (3,)), tmp_path / "net.json")
+    code = "import sys; from blocks.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "compare", str(tmp_path / "net.json")]
+    options = ["--backends", "numpy", "--rounds", "100000"]
+    places = tmp_path / "places"
+    places.mkdir()
+    process = subprocess.Popen(
+        [*command, *options],
+        env={**os.environ, "TMPDIR": str(places)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    until(lambda: list(places.iterdir()), process)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert (out, errors) == ("", "interrupted\n" if number == signal.SIGINT else "")
+    assert not list(places.iterdir())
+
+
+def until(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(scripted, tmp_path, capsys):
+    bl.save(bl.infer(NET, (3,)), tmp_path / "net.json")
+    command = ["compare", str(tmp_path / "net.json"), "--backends", "numpy"]
+    for option in ("-o", "--html"):
+        for path in (tmp_path, tmp_path / "missing" / "file"):
+            assert main([*command, option, str(path)]) == 2
+            assert f"{path} cannot be written" in capsys.readouterr().err
+    assert not scripted.asked
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     bl.save(bl.infer(NET, (3,)), tmp_path / "net.json")
     target = tmp_path / "comparison.json"
     command = ["compare", str(tmp_path / "net.json"), "--backends", "numpy", "--rounds", "1"]
-    assert main([*command, "--batch-sizes", "2,3", "-o", str(target)]) == 0
-    assert "All agree." in capsys.readouterr().out
-    assert bl.load_comparison(target).data["batch_sizes"] == [2, 3]
+    options = ["--loss", "cross_entropy", "--optimizer", "AdamW", "--training-batch", "7"]
+    assert main([*command, "--batch-sizes", "2,3", *options, "-o", str(target)]) == 0
+    said = capsys.readouterr()
+    assert "All agree." in said.out
+    assert said.out.startswith("  "), "of the progress nothing is left in a pipe"
+    assert not said.err
+    data = bl.load_comparison(target).data
+    assert data["batch_sizes"] == [2, 3]
+    assert (data["loss"], data["optimizer"]) == ("cross_entropy", "AdamW")
+    assert data["training_batch"] == 7
+    code = "import blocks as bl\nloss = bl.VAELoss()"
+    (tmp_path / "own_loss.py").write_text(code)
+    assert main([*command, "--loss", f"{tmp_path / 'own_loss.py'}:loss"]) == 2
+    assert "VAELoss takes output, mean" in capsys.readouterr().err
     page = types.ModuleType("blocks._report")
     page.page = lambda comparison: f"<p>{comparison.data['batch_sizes']}"
     monkeypatch.setitem(sys.modules, "blocks._report", page)
@@ -564,7 +721,7 @@ def test_all_contenders_of_this_machine():
 
 def test_all_processes_end():
     with ExitStack() as stack:
-        row = _compare.Row("numpy", {}, stack)
+        row = _compare.Row("numpy", None, {}, stack)
         row.load()
         process = row.worker.process
         assert process.poll() is None
