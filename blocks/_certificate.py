@@ -205,16 +205,27 @@ def figure(found: dict[str, Any] | None) -> str:
 
 
 def remarks(name: str, found: dict[str, Any]) -> Iterable[str]:
-    """What was found beside the largest figures: facts, notes, and all that differs, as markup."""
+    """What was found beside the largest figures: facts, notes, and what differs, as markup."""
     from rich.markup import escape
 
     for text in (*found["facts"], *found["notes"]):
         yield escape(f"{name}: {text}")
-    for f in found["figures"]:
-        if number(f["relative"]) > f["tolerance"]:
-            where = f" at {f['where']}" if f["where"] else ""
-            text = f"{name}: {f['level']} {f['name']} differs by {figure(f)}{where}"
-            yield f"[red]{escape(text)}; allowed {f['tolerance']:.0e}[/]"
+    wrong = [f for f in found["figures"] if number(f["relative"]) > f["tolerance"]]
+    for level in dict.fromkeys(f["level"] for f in wrong):
+        yield f"[red]{escape(name)}: {escape(disagreement(level, wrong))}[/]"
+
+
+def disagreement(level: str, wrong: list[dict[str, Any]]) -> str:
+    """The worst of the figures of a level that are beyond their tolerances, and how many there are.
+
+    All of them are in the file: a deep network has hundreds.
+    """
+    found = [f for f in wrong if f["level"] == level]
+    f = max(found, key=lambda f: number(f["relative"]) / f["tolerance"])
+    where = f" at {f['where']}" if f["where"] else ""
+    more = f", and {len(found) - 1:,} more of its {level}" if len(found) > 1 else ""
+    text = f"{level} {f['name']} differs by {figure(f)}{where}; allowed {f['tolerance']:.0e}"
+    return text + more
 
 
 def blind(certificate: Certificate) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -52,12 +53,16 @@ class Comparison:
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from rich.markup import escape
 
-        rows, (costs, times, exactness) = self.contenders, columns_of(self.data)
-        whole = self.table([*costs, *times, *exactness])
-        if console.measure(whole, options=options.update(width=999)).maximum <= options.max_width:
-            yield whole
-        else:
-            yield from map(self.table, (costs, times, exactness))
+        def fits(columns: list[Column]) -> bool:
+            wide = options.update(width=10**6)
+            found = console.measure(self.table(columns), options=wide).maximum
+            return bool(found <= options.max_width)
+
+        rows, groups, numbers = self.contenders, columns_of(self.data), self.data["parameters"]
+        whole = [column for group in groups for column in group]
+        parts = [whole] if fits(whole) else [part for g in groups for part in packed(g, fits)]
+        yield f"{numbers['count']:,} parameters, {amount(numbers['bytes'])}"
+        yield from map(self.table, parts)
         yield f"[dim italic]{escape(self.caption())}[/]"
         for row in rows:
             if row["error"] is not None:
@@ -70,10 +75,8 @@ class Comparison:
         from rich.markup import escape
         from rich.table import Table
 
-        numbers = self.data["parameters"]
-        title = f"{numbers['count']:,} parameters, {amount(numbers['bytes'])}"
-        table = Table(title=title, padding=(0, 1, 0, 0))
-        table.add_column("contender", no_wrap=True)
+        table = Table(padding=(0, 1, 0, 0))
+        table.add_column("contender")
         for column in columns:
             table.add_column(column.head, justify="right", no_wrap=True)
         best = [column.least(self.contenders) for column in columns]
@@ -103,6 +106,17 @@ class Comparison:
         from blocks._console import as_text
 
         return as_text(self, width=140)
+
+
+def packed(columns: list[Column], fits: Callable[[list[Column]], bool]) -> Iterator[list[Column]]:
+    """The columns in order, as many together as fit."""
+    part: list[Column] = []
+    for column in columns:
+        if part and not fits([*part, column]):
+            yield part
+            part = []
+        part.append(column)
+    yield part
 
 
 # Columns of the table

@@ -103,6 +103,28 @@ def test_a_narrow_terminal_gets_three_tables(found):
     assert max(map(len, narrow.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_number_is_cut_off(found, width, tmp_path):
+    """However many columns there are, and however long the names."""
+    sizes = [1, 2, 4, 16, 256, 4096]
+
+    def long(data):
+        data.update(batch_sizes=sizes)
+        for row in data["contenders"]:
+            row.update(forward={str(size): [123e-6, 23e-6] for size in sizes})
+            row.update(name=f"{row['name']} tensorflow", peak_memory=98_765_432_100)
+
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(changed(found, long)))
+    text = as_text(bl.load_comparison(path), width=width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("0.073 ±0.025") == 2 * len(sizes)
+    assert all(f" {size}, ms" in text for size in sizes)
+    assert text.count("torch eager tensorflow") >= 3
+    assert text.count("98765 (") == 2
+
+
 def changed(found, change):
     data = json.loads(json.dumps(found.data))
     change(data)
@@ -159,6 +181,23 @@ def test_what_differs_is_said(found, tmp_path):
     assert not wrong
     assert "numpy: outputs output differs by inf" in " ".join(str(wrong).split())
     assert "Not all ran and agree." in str(wrong)
+
+
+def test_the_worst_of_many_differences_is_said(found, tmp_path):
+    def differ(data):
+        gradients = [f for f in first(data)["figures"] if f["level"] == "gradients"]
+        for i, figure in enumerate(gradients):
+            figure.update(relative=0.25 / (1 + abs(i - 2)), absolute=0.1)
+        first(data)["agrees"] = False
+        differ.names = [f["name"] for f in gradients]
+
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(changed(found, differ)))
+    text = " ".join(str(bl.load_comparison(path)).split())
+    more = f"allowed 2e-05, and {len(differ.names) - 1} more of its gradients"
+    assert f"numpy: gradients {differ.names[2]} differs by 2.5e-01" in text
+    assert more in text
+    assert text.count("differs by") == 1
 
 
 # The order, with processes that only write down what they are asked
