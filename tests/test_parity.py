@@ -7,7 +7,9 @@ import pytest
 
 import blocks as bl
 from backends._transforms import out_first, same
+from blocks import _parity
 from blocks._backends import find_backend
+from blocks._models import origin
 from blocks._parity import TOLERANCES, relative
 from cases import CASES
 from conftest import FRAMEWORKS, need
@@ -278,3 +280,45 @@ def test_the_gradient_of_a_maximum_finds_its_cell(last, framework):
         steps=0,
     )
     assert report, f"\n{report}"
+
+
+LOSSES = ["mse", "mae", "cross_entropy", "binary_cross_entropy", bl.VAELoss()]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_the_curve_of_any_loss(loss, framework, monkeypatch):
+    """It agrees, is that of this loss, and is seen to be another's."""
+    net: bl.Block = bl.MLP(4, hidden=(5,))
+    if isinstance(loss, bl.VAELoss):
+        net = bl.Parallel(net, bl.Dense(2), bl.Dense(2), merge="tuple")
+    node = bl.infer(net, (3,), dtype="float64")
+    trained = []
+
+    def fit(model, data, *, loss, **how):
+        trained.append(loss)
+        return bl.fit(model, data, loss=loss, **how)
+
+    monkeypatch.setattr(_parity, "fit", fit)
+    report = bl.parity(node, backends=[framework], loss=loss, steps=3)
+    assert report, str(report)
+    assert report.backends[0].worst("curve") is not None
+    assert trained == [loss] * 2
+
+    def mean_of_less(model, data, **how):
+        x, y = (array[:-1] if model_is(model, framework) else array for array in data)
+        return bl.fit(model, (x, y), **how)
+
+    monkeypatch.setattr(_parity, "fit", mean_of_less)
+    report = bl.parity(node, backends=[framework], loss=loss, steps=3)
+    assert not report.backends[0].worst("curve")
+
+
+def model_is(model, backend):
+    return origin(model).backend.name == backend
+
+
+def test_a_loss_that_does_not_fit_is_refused():
+    with pytest.raises(bl.FieldError, match="loss must be one of"):
+        bl.parity(bl.Dense(2), (3,), backends=["numpy"], loss="l2")
+    with pytest.raises(bl.ShapeError, match="VAELoss takes output, mean"):
+        bl.parity(bl.Dense(2), (3,), backends=["numpy"], loss=bl.VAELoss())
