@@ -97,7 +97,8 @@ class Comparison:
             f"{rounds if data['rounds'] > 1 else 'One round.'} forward is apply "
             f"in evaluation, training a step of fit on {data['training_batch']} examples with "
             f"{data['loss']} and {data['optimizer']}: NumPy in "
-            "and out. compile is the first step of each less a later one. MB is the peak of the "
+            "and out. compile is the first step, at the first batch size and of training, less a "
+            "later one. MB is the peak of the "
             "process, in brackets after the import. The last columns are the largest difference "
             "from the reference in float64, as a share."
         )

@@ -268,8 +268,10 @@ def run_compare(options: Any) -> int:
     if options.html:
         from blocks._report import page
 
+        with silenced():  # listings need the frameworks
+            text = page(found)
         with replacing(options.html) as temporary:
-            temporary.write_text(page(found), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     return 0 if found else 1
 
 
