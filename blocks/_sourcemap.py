@@ -1,15 +1,21 @@
-"""`lines`: at which lines of its listings each block of a network stands."""
+"""`lines`: at which lines of its listings each block of a network stands.
+
+`python -m blocks._sourcemap BACKEND` answers with them in a process of its own.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterator
 from typing import Any
 
 from blocks._backends import find_backend
 from blocks._block import Block
+from blocks._files import node_from_json
 from blocks._models import as_node
 from blocks._spec import Node
 from blocks._stack import call_deep
+from blocks._worker import serve
 from blocks.combine import Repeat
 
 
@@ -53,3 +59,14 @@ def with_written(root: Node, places: Container[str]) -> Iterator[tuple[Node, Nod
         if isinstance(node.form, Repeat) and pairs[-1][1].home not in places:
             pairs = [(child, written.children[0]) for child in node.children]
         stack += reversed(pairs)
+
+
+def main(backend: str) -> None:
+    def answer(network: str, custom: list[str]) -> Any:
+        return lines(node_from_json(network, custom), backend)
+
+    serve({"lines": answer})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

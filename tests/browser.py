@@ -80,9 +80,13 @@ class Browser:
         link = "" if block is None else f"#block={block}"
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=f"{path.as_uri()}{link}")
+        self.wait("document.readyState + location.protocol === 'completefile:'")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression on the page is true."""
         until = time.monotonic() + PATIENCE
-        while self.run("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < until
+        while self.run(condition) is not True:
+            assert time.monotonic() < until, condition
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:

@@ -8,8 +8,9 @@ import pytest
 from comparisons import NET, fabricated
 
 import blocks as bl
-import blocks._report._sources as sources
 from blocks._report import page
+from blocks._report._listings import Listing
+from blocks._sourcemap import lines
 
 pytestmark = pytest.mark.skipif(browser.found() is None, reason="there is no Chromium here")
 MARKED = "[...document.querySelectorAll('.on')]"
@@ -19,11 +20,11 @@ BLOCK = "body/1/0/body/3"
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     """A page with two listings, both of the reference."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sources, "ordered", lambda: ["numpy", "numpy"])
+    node = bl.infer(NET, (16, 12, 3))
+    code = Listing(*lines(node, "numpy"))
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(page(fabricated(bl.infer(NET, (16, 12, 3)), wrong=BLOCK)), encoding="utf-8")
-    patch.undo()
+    text = page(fabricated(node, wrong=BLOCK), {"numpy": code, "again": code})
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -79,14 +80,30 @@ def test_what_is_pointed_at_is_marked_everywhere(at, selector):
     assert "Dense(8, 10" in texts(one)[0]
 
 
-def test_a_click_keeps_a_block_marked_and_is_a_link(at):
+def test_a_click_keeps_a_block_marked_until_the_next(at):
     one = at()
-    one.run("document.querySelector(\"[data-block='head'] a\").click()")
+    one.run("document.querySelector(\"[data-block='head'] td\").click()")
     assert one.run("location.hash") == "#block=head"
+    assert one.run("scrollY") == 0
     one.hover("h1")
     assert one.run(f"{MARKED}.length") >= 3
-    one.run("document.querySelector(\"[data-block='head'] a\").click()")
+    one.run("document.querySelector(\"[data-block='head'] td\").click()")
     assert one.run("location.hash") == ""
+    assert one.run(f"{MARKED}.length") == 0
+
+
+def test_the_name_of_a_block_leads_to_it(at):
+    one = at()
+    top = "Math.round(document.getElementById('section-network').getBoundingClientRect().top)"
+    for _ in range(2):  # also when it is marked already
+        one.run("document.querySelector(\"[data-block='head'] a\").scrollIntoView()")
+        one.run("document.querySelector(\"[data-block='head'] a\").click()")
+        one.wait(f"{top} === 0")
+        assert one.run("location.hash") == "#block=head"
+        assert one.run(f"{MARKED}.length") >= 3
+    one.run("history.back()")
+    one.wait("location.hash === ''")
+    one.wait(f"{MARKED}.length === 0")
 
 
 def test_blocks_can_be_marked_without_a_mouse(at):
@@ -97,6 +114,30 @@ def test_blocks_can_be_marked_without_a_mouse(at):
     assert one.run("location.hash") == "#block=head"
     one.key("Escape")
     assert one.run(f"{MARKED}.length") == 0
+
+
+def test_one_picture_can_be_tabbed_to_and_arrows_lead_to_the_others(at):
+    one = at()
+    stops = "[...document.querySelectorAll('.diagram [data-path]')].filter(g => g.tabIndex === 0)"
+    focused = "document.activeElement.dataset.path"
+    paths = one.run(
+        "[...document.querySelectorAll('.diagram [data-path]')].map(g => g.dataset.path)"
+    )
+    one.run(f"{stops}[0].focus()")
+    for key, want in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", -1), ("Home", 0)):
+        one.key(key)
+        assert one.run(focused) == paths[want]
+        assert one.run(f"{stops}.map(g => g.dataset.path)") == [paths[want]]
+        assert paths[want] in one.run(f"{MARKED}.map(e => e.dataset.path)")
+    assert one.run("document.querySelector('.diagram svg').getAttribute('role')") == "group"
+
+
+def test_only_tabs_are_in_the_list_of_tabs(at):
+    one = at()
+    one.screen(1900, 900)
+    assert one.run("[...document.querySelector('[role=tablist]').children].every(e => e.role)")
+    one.run("document.querySelector('.beside').click()")
+    assert one.run("[...document.querySelectorAll('.panel')].every(p => p.checkVisibility())")
 
 
 def test_tabs_follow_the_arrow_keys(at):
@@ -112,7 +153,7 @@ def test_tabs_follow_the_arrow_keys(at):
         assert one.run("document.activeElement.id") == f"tab-{want}"
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280, 1900])
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1900])
 def test_no_width_makes_the_page_scroll_sideways(at, opened, width):
     one = at()
     one.screen(width, 800)
@@ -139,7 +180,12 @@ def test_on_paper_all_is_unfolded(at):
     assert pdf.startswith(b"%PDF")
     panels = "[...document.querySelectorAll('.panel')].every(p => p.checkVisibility())"
     assert one.run(panels)
-    assert one.run("document.querySelector('[role=tablist]').checkVisibility()") is False
+    assert one.run("document.querySelector('.tabs').checkVisibility()") is False
+    assert one.run("document.querySelector('.diagram').checkVisibility()") is False
+    columns = one.run(
+        "[...document.querySelectorAll('.columns svg')].map(s => s.checkVisibility())"
+    )
+    assert columns == [True, True]
     assert io.BytesIO(pdf).getbuffer().nbytes > 50_000
 
 

@@ -72,7 +72,7 @@ fill:#1f2328;text-anchor:middle}
 """
 DARK = """
 .isoblocks text{fill:#e6edf3}
-.isoblocks .small,.isoblocks .size{fill:#9ea7b3}
+.isoblocks .small,.isoblocks .size{fill:#b1bac4}
 .isoblocks .paper,.isoblocks .sign{fill:#0d1117}
 .isoblocks .box{fill:#21262d}
 .isoblocks .sign,.isoblocks .edge{stroke:#9ea7b3}

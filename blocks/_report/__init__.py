@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from blocks._backends import ordered
 from blocks._report._costs import peaks, start, timings
 from blocks._report._findings import findings
 from blocks._report._html import Markup, element, joined
-from blocks._report._numbers import memory
+from blocks._report._listings import Listing, listings
+from blocks._report._numbers import counted, memory
 from blocks._report._parity import parity
 from blocks._report._sources import network
 from blocks._report._tables import remarks
@@ -20,14 +22,19 @@ from blocks._spec import Node, shapes
 
 # Nothing is loaded from anywhere.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+HINT = (
+    "Point at a block, a line or a row of the parity below: it is marked in all places. A click or "
+    "tap keeps it marked; the names of blocks below lead here."
+)
 
 
-def page(comparison: Any) -> str:
+def page(comparison: Any, code: Mapping[str, Listing] | None = None) -> str:
     """A comparison as an HTML page: the network as a diagram beside its listings, how exactly each
     contender computes every block, and what it costs.
 
     Args:
         comparison: with the network as `node`, and as `data` what was measured.
+        code: its listings by backend; they are made if left out, each in a process of its own.
 
     Returns:
         The whole text of the page. It refers to no other file, works without scripts, and prints
@@ -38,16 +45,15 @@ def page(comparison: Any) -> str:
     index = {path: i for i, path in enumerate(dict.fromkeys(n.path for n in node.walk()))}
     order = {path: i for i, path in enumerate(returned(node))}
     kinds = {n.path: type(n.block).__name__ for n in node.walk()}
-    title = f"One network, {len(rows)} ways to run it"
-    picture = network(node, index)
+    title = f"One network, {counted(len(rows), 'way')} to run it"
+    picture = network(node, listings(node, ordered()) if code is None else code, index)
     body = joined(
         element("header", element("h1", title), element("p", subtitle(node, data))),
         section("Findings", "findings", found(findings(data, order))),
         section(
             "The network and its code",
             "network",
-            element("p", "Point at a block, a line or a row below: it is marked in all places. "
-                    "A click or tap keeps it marked.", class_="hint"),
+            element("p", HINT, class_="hint"),
             picture,
         ),
         section("Parity", "parity", parity(rows, order, kinds)),
@@ -90,16 +96,17 @@ def subtitle(node: Node, data: dict[str, Any]) -> str:
     held, numbers = data["machine"], data["parameters"]
     return (
         f"{shapes(node.in_spec)} to {shapes(node.out_spec)} in {node.dtype}, "
-        f"{numbers['count']:,} parameters ({memory(numbers['bytes'])}). Measured on "
-        f"{held['processor']}, {held['cores']} cores, Python {held['python']}."
+        f"{counted(numbers['count'], 'parameter')} ({memory(numbers['bytes'])}). Measured on "
+        f"{held['processor']}, {counted(held['cores'], 'core')}, Python {held['python']}."
     )
 
 
 def how(data: dict[str, Any]) -> str:
     return (
-        f"{data['rounds']} rounds, in each of which all contenders made their steps in turn. Each "
-        "round is a dot, the bar is the middle half of them, the mark their median. Arrays of "
-        "NumPy go in, and arrays of NumPy come out."
+        f"Time for one step, in {counted(data['rounds'], 'round')}: in each, all contenders made "
+        "some steps in turn, and its mean is a dot. The mark is the median of the rounds, the bar "
+        "their middle half. Further left is faster. Arrays of NumPy go in, and arrays of NumPy "
+        "come out; a training step is one of SGD."
     )
 
 

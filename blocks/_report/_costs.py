@@ -11,15 +11,15 @@ from blocks._report._numbers import duration, measures, memory
 from blocks._report._plots import (
     Scale,
     axis,
-    badge,
     fitting,
     in_bytes,
     in_seconds,
     linear,
+    looks,
     stacked,
     strip,
 )
-from blocks._report._tables import Row, folded, name_of, table
+from blocks._report._tables import Row, boxed, folded, name_of, table
 
 PARTS = {
     "import": "importing the framework",
@@ -31,17 +31,19 @@ PARTS = {
 
 def timings(data: Row) -> Markup:
     """A plot for each step that was timed."""
-    numbers = {row["name"]: i for i, row in enumerate(data["contenders"])}
+    rows = data["contenders"]
+    names = {row["name"]: name_of(look, row) for look, row in zip(looks(rows), rows, strict=True)}
+    looked = dict(zip(names, looks(rows), strict=True))
     made = []
     for what, times in measures(data).items():
         scale = fitting([s for t in times for s in t.seconds])
-        rows = [
+        lines = [
             element(
                 "tr",
-                element("th", badge(numbers[t.name]), " ", t.name, scope="row"),
+                element("th", names[t.name], scope="row"),
                 element(
                     "td",
-                    strip(numbers[t.name], t.seconds, t.middle, t.median, scale),
+                    strip(looked[t.name], t.seconds, t.middle, t.median, scale),
                     class_="plot",
                 ),
                 element(
@@ -52,7 +54,7 @@ def timings(data: Row) -> Markup:
             )
             for t in times
         ]
-        made.append(plotted(what, rows, scale, in_seconds, "median and middle half"))
+        made.append(plotted(what, lines, scale, in_seconds, "median and middle half"))
     return joined(*made)
 
 
@@ -71,27 +73,32 @@ def plotted(
     return element(
         "div",
         element("h3", what, " ", element("small", kind)),
-        table(["", "", last], [*rows, numbers], class_="rows"),
+        table(["contender", "", last], [*rows, numbers], "rows"),
         class_="figure",
     )
 
 
 def start(rows: Sequence[Row]) -> Markup:
     """What passes before the first step is fast, in parts."""
-    ready = [(i, row, total) for i, row in enumerate(rows) if (total := starting(row)) is not None]
+    ready = [
+        (look, row, total)
+        for look, row in zip(looks(rows), rows, strict=True)
+        if (total := starting(row)) is not None
+    ]
     if not ready:
         return element("p", "No contender came so far.")
     scale = linear(max(total for *_, total in ready))
     lines = [
         element(
             "tr",
-            element("th", name_of(i, row), scope="row"),
+            element("th", name_of(look, row), scope="row"),
             element(
                 "td",
                 stacked(
                     [
                         (f"part s{n}", seconds, f"{PARTS[key]}: {duration(seconds)}")
                         for n, (key, seconds) in enumerate(starts(row).items())
+                        if seconds is not None
                     ],
                     scale,
                 ),
@@ -99,7 +106,7 @@ def start(rows: Sequence[Row]) -> Markup:
             ),
             element("td", duration(total)),
         )
-        for i, row, total in ready
+        for look, row, total in ready
     ]
     keyed = (
         element("span", element("i", class_=f"swatch s{n}"), " ", words)
@@ -108,61 +115,81 @@ def start(rows: Sequence[Row]) -> Markup:
     cells = (
         element(
             "tr",
-            element("th", name_of(i, row), scope="row"),
-            *(element("td", duration(seconds)) for seconds in starts(row).values()),
+            element("th", name_of(look, row), scope="row"),
+            *(element("td", "-" if s is None else duration(s)) for s in starts(row).values()),
             element("td", duration(total)),
         )
-        for i, row, total in ready
+        for look, row, total in ready
+    )
+    heads = ["contender", *PARTS.values(), "together"]
+    text = (
+        "What passes before all steps are as fast as above. Compiling is what the first step of a "
+        "kind takes more than the median of the later ones: an eager contender, which compiles "
+        "nothing, warms up in that time."
     )
     return joined(
+        element("p", text),
         element("p", *keyed, class_="legend"),
         plotted("Until all steps are compiled", lines, scale, in_seconds, "together"),
         folded(
             "The numbers",
-            table(["", *PARTS.values(), "together"], cells, class_="numbers"),
+            boxed("A start in parts", table(heads, cells, "numbers")),
         ),
     )
 
 
-def starts(row: Row) -> dict[str, float]:
-    """The parts of a start in seconds; what was not needed is 0."""
+def starts(row: Row) -> dict[str, float | None]:
+    """The parts of a start in seconds; None for a step that was not timed."""
     compiling = row["compile_seconds"]
-    found = {
+    return {
         "import": row["import_seconds"],
         "build": row["build_seconds"],
         "forward": compiling["forward"],
         "training": compiling["training"],
     }
-    return {key: seconds or 0.0 for key, seconds in found.items()}
 
 
 def peaks(rows: Sequence[Row]) -> Markup:
     """Memory at its peak, and the share that the framework takes by being imported."""
-    known = [(i, row) for i, row in enumerate(rows) if row["peak_memory"] is not None]
+    known = [
+        (look, row)
+        for look, row in zip(looks(rows), rows, strict=True)
+        if row["peak_memory"] is not None
+    ]
     if not known:
         return element("p", "This system does not tell.")
     scale = linear(max(row["peak_memory"] for _, row in known))
-    lines = []
-    for i, row in known:
-        own = min(row["memory_after_import"] or 0, row["peak_memory"])
-        rest = row["peak_memory"] - own
-        parts = [
-            ("part s0", own, f"after the import: {memory(own)}"),
-            ("part s2", rest, f"more at the peak: {memory(rest)}"),
-        ]
-        lines.append(
-            element(
-                "tr",
-                element("th", name_of(i, row), scope="row"),
-                element("td", stacked(parts, scale), class_="plot"),
-                element("td", memory(row["peak_memory"]), element("small", f" {memory(own)}")),
-            )
+    lines = [
+        element(
+            "tr",
+            element("th", name_of(look, row), scope="row"),
+            element("td", stacked(held(row), scale), class_="plot"),
+            element("td", memory(row["peak_memory"]), imported(row)),
         )
+        for look, row in known
+    ]
     legend = (
         element("span", element("i", class_="swatch s0"), " held once the framework is imported"),
-        element("span", element("i", class_="swatch s2"), " what the network adds at the peak"),
+        element("span", element("i", class_="swatch s3"), " what the network adds at the peak"),
     )
     return joined(
         element("p", *legend, class_="legend"),
         plotted("Peak of each process", lines, scale, in_bytes, "peak, and import"),
     )
+
+
+def held(row: Row) -> list[tuple[str, float, str]]:
+    """The parts of a peak: what the import left, where that is known, and what came on top."""
+    peak, own = row["peak_memory"], row["memory_after_import"]
+    if own is None:
+        return [("part s3", peak, f"at the peak: {memory(peak)}")]
+    own = min(own, peak)
+    return [
+        ("part s0", own, f"after the import: {memory(own)}"),
+        ("part s3", peak - own, f"more at the peak: {memory(peak - own)}"),
+    ]
+
+
+def imported(row: Row) -> Markup:
+    own = row["memory_after_import"]
+    return element("small", "" if own is None else f" {memory(own)}")

@@ -38,10 +38,12 @@ def measures(data: dict[str, Any]) -> dict[str, list[Times]]:
     """What was timed, in words, to the times of every contender that has any."""
     rows = data["contenders"]
     found = {
-        f"Outputs of {examples(size)}": [(r["name"], r["forward"].get(str(size))) for r in rows]
+        f"Outputs of {counted(size, 'example')}": [
+            (r["name"], r["forward"].get(str(size))) for r in rows
+        ]
         for size in data["batch_sizes"]
     }
-    found[f"A training step on {examples(data['training_batch'])}"] = [
+    found[f"A training step on {counted(data['training_batch'], 'example')}"] = [
         (r["name"], r["training"]) for r in rows
     ]
     return {
@@ -49,10 +51,6 @@ def measures(data: dict[str, Any]) -> dict[str, list[Times]]:
         for what, pairs in found.items()
         if (times := [Times(name, tuple(seconds)) for name, seconds in pairs if seconds])
     }
-
-
-def examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count:,} examples"
 
 
 def share(figure: dict[str, Any]) -> float:
@@ -96,5 +94,12 @@ def three(number: float) -> str:
 
 
 def memory(count: float) -> str:
-    """Bytes, in MB of a million."""
+    """Bytes, in kB of a thousand or MB of a million."""
+    if count < 1e6:
+        return f"{count:,.0f} bytes" if count < 1e3 else f"{three(count / 1e3)} kB"
     return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
+
+
+def counted(count: int, word: str) -> str:
+    """A number of things: "1 core", "1,024 cores"."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,17 +12,18 @@ from blocks._report._html import Markup, element, joined
 from blocks._report._numbers import badness, beyond, share, sized
 from blocks._report._plots import (
     BEFORE,
-    KINDS,
+    Look,
     Scale,
     axis,
     badge,
     decades,
     grid,
     line,
+    looks,
     mark,
     picture,
 )
-from blocks._report._tables import Row, folded, name_of, table
+from blocks._report._tables import Row, boxed, folded, name_of, table
 
 LEVELS = {
     "outputs": "outputs",
@@ -56,17 +56,18 @@ def glance(rows: Sequence[Row]) -> Markup:
     lines = (
         element(
             "tr",
-            element("th", name_of(i, row), scope="row"),
+            element("th", name_of(look, row), scope="row"),
             *(worst_cell(of_level(row, level)) for level in levels),
         )
-        for i, row in enumerate(rows)
+        for look, row in zip(looks(rows), rows, strict=True)
     )
     caption = (
         "The largest difference from the reference in float64, as a share of its largest number. "
-        "✓ is within what is allowed, ✗ beyond it, - not compared."
+        "✓ is within what is allowed, ✗ beyond it, - not compared. A framework has its colour, "
+        "each of its engines a shape; what is compiled is hollow."
     )
-    found = table(["", *map(LEVELS.__getitem__, levels)], lines, class_="numbers")
-    return joined(element("p", caption), found)
+    found = table(["contender", *map(LEVELS.__getitem__, levels)], lines, "numbers")
+    return joined(element("p", caption), boxed("The largest differences", found))
 
 
 def of_level(row: Row, level: str) -> list[Row]:
@@ -105,6 +106,10 @@ class Depth:
     kinds: dict[str, str]
 
     @cached_property
+    def looks(self) -> list[Look]:
+        return looks(self.rows)
+
+    @cached_property
     def scale(self) -> Scale:
         figures = [f for one in self.seen for f in one.values()]
         return decades([*map(share, figures), *(f["tolerance"] for f in figures)])
@@ -119,7 +124,11 @@ class Depth:
         return found
 
     def section(self) -> Markup:
-        keys = (element("span", name_of(n, row)) for n, row in enumerate(self.rows) if self.seen[n])
+        keys = (
+            element("span", name_of(look, row))
+            for look, row, seen in zip(self.looks, self.rows, self.seen, strict=True)
+            if seen
+        )
         text = (
             "What every block returns, from the input down to the output: the line of each "
             "contender moves right as its difference from the reference grows, on a logarithmic "
@@ -128,16 +137,16 @@ class Depth:
         )
         exact = any(share(f) < self.scale.low for one in self.seen for f in one.values())
         zero = [(BEFORE, "0")] if exact else []
-        numbers = axis(self.scale, lambda t: f"1e{round(math.log10(t))}", *zero)
+        numbers = axis(self.scale, power, *zero)
         cells = element("td", "relative difference"), element("td", numbers, class_="plot")
         ends = element("tr", *cells, element("td"), class_="scale")
         lines = map(self.row, range(len(self.paths)))
-        heads = "block", "difference", "largest"
+        heads = "block", "", "largest"
         return joined(
             element("h3", "Block by block"),
             element("p", text),
             element("p", *keys, class_="legend"),
-            table(heads, [ends, *lines, ends], class_="rows"),
+            table(heads, [*lines, ends], "rows depth", ends),
         )
 
     def row(self, i: int) -> Markup:
@@ -149,7 +158,9 @@ class Depth:
             "tr",
             element("th", *self.label(path), scope="row"),
             element("td", self.plot(i, here), class_="plot"),
-            element("td", verdict(worst), badge(n), class_="bad" if beyond(worst) else None),
+            element(
+                "td", verdict(worst), badge(self.looks[n]), class_="bad" if beyond(worst) else None
+            ),
             data_block=path,
             class_="wrong" if wrong else None,
         )
@@ -161,14 +172,14 @@ class Depth:
             yield element("em", "first", who, class_="first")
         kind = self.kinds[path]
         link = f"#block={quote(path, errors='replace')}"
-        yield element("a", path or "the whole", href=link, title=f"{path} {kind}")
-        yield element("small", f" {kind}")
+        name = element("a", path or "the whole", href=link, title=f"{path} {kind}")
+        yield element("span", name, element("small", f" {kind}"), class_="label")
 
     def plot(self, i: int, here: Sequence[tuple[int, Row]]) -> Markup:
         limit = self.scale.at(max(figure["tolerance"] for _, figure in here))
         words = [f"{self.rows[n]['name']}: {sized(share(f))}" for n, f in here]
         marks = (
-            mark(n, self.scale.at(share(f)), HEIGHT // 2, word)
+            mark(self.looks[n], self.scale.at(share(f)), HEIGHT // 2, word)
             for (n, f), word in zip(here, words, strict=True)
         )
         return picture(
@@ -188,12 +199,17 @@ class Depth:
             if 0 <= j < len(self.paths) and self.paths[j] in figures:
                 other = self.scale.at(share(figures[self.paths[j]]))
                 half = round((at + other) / 2, 2)
-                yield line(at, HEIGHT // 2, half, y, f"trace k{n % KINDS}")
+                yield line(at, HEIGHT // 2, half, y, f"trace {self.looks[n].class_}")
+
+
+def power(tick: float) -> str:
+    """A tick of a logarithmic scale: 2e-7."""
+    return sized(tick).replace(".0", "")
 
 
 def details(rows: Sequence[Row]) -> list[Markup]:
     """All numbers, by level, in tables that are folded."""
-    made = []
+    made, looked = [], looks(rows)
     for level, words in LEVELS.items():
         seen = [{f["name"]: f for f in of_level(row, level)} for row in rows]
         names = list(dict.fromkeys(name for figures in seen for name in figures))
@@ -207,9 +223,9 @@ def details(rows: Sequence[Row]) -> list[Markup]:
                 )
                 for name in names
             )
-            head = ["", *(name_of(i, rows[i]) for i in columns)]
+            head = ["", *(name_of(looked[i], rows[i]) for i in columns)]
             title = f"All numbers: {words} ({len(names)})"
-            made.append(folded(title, table(head, lines, class_="numbers")))
+            made.append(folded(title, boxed(title, table(head, lines, "numbers"))))
     return made
 
 

@@ -15,18 +15,56 @@ from blocks._report._numbers import unit_of
 
 LEAST = 1e-30  # what is less is nothing
 BEFORE = 2.0  # the place of 0 before decades, in percent
-KINDS = 8  # colours, and as many shapes
-# The shapes of marks, within 4.5 pixels of their middle.
+TICKS = 7  # at most, on a logarithmic scale
+HUES, SHADES = 5, 3  # that page.css has
+# The shapes of marks, within 5 pixels of their middle.
 SHAPES = (
-    "M-4,0a4,4 0 1 0 8,0a4,4 0 1 0 -8,0z",
-    "M-3.6,-3.6h7.2v7.2h-7.2z",
-    "M0,-4.5L4.3,3.4H-4.3z",
+    "M-3.9,0a3.9,3.9 0 1 0 7.8,0a3.9,3.9 0 1 0 -7.8,0z",
+    "M-3.5,-3.5h7v7h-7z",
     "M0,-4.8L4.8,0L0,4.8L-4.8,0z",
-    "M0,4.5L4.3,-3.4H-4.3z",
-    "M-1.4,-4.5h2.8v3.1h3.1v2.8h-3.1v3.1h-2.8v-3.1h-3.1v-2.8h3.1z",
-    "M-4.5,-1.6h9v3.2h-9z",
-    "M-1.6,-4.5h3.2v9h-3.2z",
+    "M0,4.5L4.4,-3.3H-4.4z",
+    "M0,-4.5L4.4,3.3H-4.4z",
+    "M-1.4,-4.2h2.8v2.8h2.8v2.8h-2.8v2.8h-2.8v-2.8h-2.8v-2.8h2.8z",
+    "M-4.6,-1.7h9.2v3.4h-9.2z",
+    "M-1.7,-4.6h3.4v9.2h-3.4z",
 )
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a contender is drawn: a hue for its framework, a shade and a shape for its engine too;
+    what is compiled is hollow. So up to eight of each kind differ without colours too.
+    """
+
+    hue: int
+    shade: int
+    shape: int
+    hollow: bool
+
+    @property
+    def class_(self) -> str:
+        return f"h{self.hue % HUES} e{self.shade % SHADES}"
+
+
+def looks(rows: Sequence[dict[str, Any]]) -> list[Look]:
+    """How each contender is drawn, by its backend, engine and mode."""
+    engines: dict[str, list[Any]] = {}
+    for row in rows:
+        known = engines.setdefault(row["backend"], [])
+        if row["engine"] not in known:
+            known.append(row["engine"])
+    stacks = [(backend, engine) for backend, known in engines.items() for engine in known]
+    found: list[Look] = []
+    taken: set[tuple[int, bool]] = set()
+    for row in rows:
+        backend, engine = row["backend"], row["engine"]
+        shape, hollow = stacks.index((backend, engine)) % len(SHAPES), row["mode"] == "compiled"
+        free = ((n % len(SHAPES), hollow) for n in range(shape, shape + len(SHAPES)))
+        shape, _ = next((one for one in free if one not in taken), (shape, hollow))
+        taken.add((shape, hollow))
+        hue, shade = list(engines).index(backend), engines[backend].index(engine)
+        found.append(Look(hue, shade, shape, hollow))
+    return found
 
 
 @dataclass(frozen=True)
@@ -54,13 +92,17 @@ class Scale:
 
 
 def decades(values: Sequence[float]) -> Scale:
-    """A logarithmic scale over whole powers of ten around all positive values."""
+    """A logarithmic scale around all positive values, from and to 1, 2 or 5 of a power of ten."""
     found = [max(v, LEAST) for v in values if 0 < v < math.inf] or [1e-8, 1e-5]
-    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
-    high = max(high, low + 1)
-    step = max(1, math.ceil((high - low) / 6))
-    ticks = tuple(10.0**power for power in range(low, high + 1, step))
-    return Scale(10.0**low, 10.0**high, True, ticks)
+    first, last = (math.floor(math.log10(pick(found))) for pick in (min, max))
+    steps = [float(f"{n}e{power}") for power in range(first - 1, last + 2) for n in (1, 2, 5)]
+    low = max(step for step in steps if step <= min(found))
+    high = min(step for step in steps if step >= max(found) and step > 2 * low)
+    inside = [step for step in steps if low <= step <= high]
+    if len(inside) > TICKS:
+        powers = [step for step in inside if f"{step:e}".startswith("1.0")]
+        inside = powers[:: math.ceil(len(powers) / TICKS)]
+    return Scale(low, high, True, tuple(inside))
 
 
 def linear(top: float) -> Scale:
@@ -82,21 +124,21 @@ def picture(*content: Any, height: int = 24, class_: str = "row", label: str = "
     return element("svg", *content, class_=class_, width="100%", height=height, **hidden)
 
 
-def mark(kind: int, at: float | None = None, y: Any = 0, title: str = "") -> Markup:
+def mark(look: Look, at: float | None = None, y: Any = 0, title: str = "") -> Markup:
     """The mark of a contender, at a percentage of the width."""
     inner = element("title", title) if title else ""
-    figure = SHAPES[(kind + kind // KINDS) % KINDS]  # another one when colours come again
-    shape = element("path", inner, d=figure, class_=f"mark k{kind % KINDS}")
+    kind = "hollow" if look.hollow else "mark"
+    shape = element("path", inner, d=SHAPES[look.shape], class_=f"{kind} {look.class_}")
     if at is None:
         return shape
     return element("svg", shape, x=f"{at}%", y=y, overflow="visible", width=1, height=1)
 
 
-def badge(kind: int) -> Markup:
+def badge(look: Look) -> Markup:
     """The mark beside a name."""
     return element(
         "svg",
-        mark(kind),
+        mark(look),
         class_="badge",
         width=12,
         height=12,
@@ -144,7 +186,7 @@ def in_bytes(scale: Scale) -> Callable[[float], str]:
     return lambda tick: f"{tick / 1e6:,g} MB" if tick else "0"
 
 
-def strip(kind: int, seconds: Sequence[float], middle: Any, median: float, scale: Scale) -> Markup:
+def strip(look: Look, seconds: Sequence[float], middle: Any, median: float, scale: Scale) -> Markup:
     """Each round a dot, the middle half a bar, the median a line with the contender's mark."""
     low, high = map(scale.at, middle)
     dots = (
@@ -153,10 +195,10 @@ def strip(kind: int, seconds: Sequence[float], middle: Any, median: float, scale
     )
     return picture(
         grid(scale),
-        bar(low, high, 6, 16, f"middle k{kind % KINDS}"),
+        bar(low, high, 6, 16, f"middle {look.class_}"),
         *dots,
         line(scale.at(median), 3, scale.at(median), 25, "median"),
-        mark(kind, scale.at(median), 14),
+        mark(look, scale.at(median), 14),
         height=28,
     )
 

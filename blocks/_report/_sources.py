@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import keyword
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from blocks._backends import ordered
 from blocks._draw import draw
-from blocks._errors import BlockError
 from blocks._report._html import Markup, element, joined
-from blocks._sourcemap import lines
+from blocks._report._listings import Listing
+from blocks._report._paper import columns, named
 from blocks._spec import Node
 
 KINDS = {
@@ -25,9 +24,8 @@ KINDS = {
 }
 
 
-def network(node: Node, index: dict[str, int]) -> Markup:
+def network(node: Node, code: Mapping[str, Listing], index: dict[str, int]) -> Markup:
     """The diagram and all listings; those that cannot be say why."""
-    names = ordered()
     tabs = (
         element(
             "button",
@@ -37,27 +35,37 @@ def network(node: Node, index: dict[str, int]) -> Markup:
             id=f"tab-{i}",
             aria_controls=f"source-{i}",
         )
-        for i, name in enumerate(names)
+        for i, name in enumerate(code)
     )
+    panels = (panel(name, one, i, index) for i, (name, one) in enumerate(code.items()))
+    svg = draw(node).svg
     return element(
         "div",
-        element("div", Markup(draw(node).svg), class_="diagram", tabindex=0),
+        element(
+            "div", named(svg), class_="diagram", tabindex=0, role="region", aria_label="Diagram"
+        ),
+        columns(svg),
         element(
             "div",
-            element("div", *tabs, role="tablist", aria_label="Listings", hidden=True),
-            element("div", *(panel(node, n, i, index) for i, n in enumerate(names)), class_="all"),
+            element(
+                "div",
+                element("div", *tabs, role="tablist", aria_label="Listings"),
+                class_="tabs",
+                hidden=True,
+            ),
+            element("div", *panels, class_="all"),
             class_="sources",
         ),
         class_="network",
     )
 
 
-def panel(node: Node, backend: str, number: int, index: dict[str, int]) -> Markup:
-    try:
-        text, found = lines(node, backend)
-        content = code(text, {path: found[path] for path in index if path in found}, index)
-    except BlockError as error:
-        content = element("p", f"No listing: {error}", class_="missing")
+def panel(backend: str, listing: Listing, number: int, index: dict[str, int]) -> Markup:
+    if listing.missing:
+        content = element("p", f"No listing: {listing.missing}", class_="missing")
+    else:
+        found = {path: listing.lines[path] for path in index if path in listing.lines}
+        content = source(listing.text, found, index)
     return element(
         "section",
         element("h3", backend),
@@ -68,7 +76,7 @@ def panel(node: Node, backend: str, number: int, index: dict[str, int]) -> Marku
     )
 
 
-def code(text: str, found: dict[str, list[int]], index: dict[str, int]) -> Markup:
+def source(text: str, found: dict[str, list[int]], index: dict[str, int]) -> Markup:
     """A listing; what stands before the network can be folded."""
     blocks: dict[int, list[str]] = {}
     for path, numbers in found.items():
@@ -88,7 +96,7 @@ def code(text: str, found: dict[str, list[int]], index: dict[str, int]) -> Marku
     )
     main = element("pre", *rows[before:])
     return element("div", helpers if before > 1 else element("pre", *rows[:before]), main,
-                   class_="code", tabindex=0)  # fmt: skip
+                   class_="code", tabindex=0, role="region", aria_label="Listing")  # fmt: skip
 
 
 def row(

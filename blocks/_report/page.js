@@ -50,8 +50,8 @@
     show(shown);
     reveal();
   });
-  list.append(beside);
-  list.hidden = false;
+  list.after(beside);
+  list.parentElement.hidden = false;
 
   // Who is marked: each block's picture, lines and row
   const pictures = new Map();
@@ -62,8 +62,23 @@
     if (i === undefined) continue;
     pictures.set(i, group);
     own.set(group, [i]);
-    group.setAttribute("tabindex", "0");
   }
+  // One of the pictures can be reached by the tab key, from there the arrows lead to the others.
+  const groups = [...pictures.values()];
+  document.querySelector(".diagram svg").setAttribute("role", "group");
+  groups.forEach((group, i) => {
+    group.setAttribute("role", "button");
+    group.tabIndex = i === 0 ? 0 : -1;
+    group.addEventListener("keydown", (event) => {
+      const step = { ArrowUp: -1, ArrowDown: 1, Home: -groups.length, End: groups.length }[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      const to = groups[Math.min(groups.length - 1, Math.max(0, i + step))];
+      group.tabIndex = -1;
+      to.tabIndex = 0;
+      to.focus();
+    });
+  });
   drawn.forEach((picture, i) => {
     if (pictures.has(picture)) marked[i].push(pictures.get(picture));
   });
@@ -126,23 +141,29 @@
     pinned = String(pinned) === String(blocks) ? [] : blocks;
     mark(pinned);
     reveal(one);
-    const name = pinned.length ? `#block=${encodeURIComponent(paths[pinned[0]])}` : " ";
-    history.replaceState(null, "", name === " " ? location.pathname + location.search : name);
+    const name = pinned.length && `#block=${encodeURIComponent(paths[pinned[0]])}`;
+    history.replaceState(null, "", name || location.pathname + location.search);
   };
   addEventListener("click", (event) => {
     const one = found(event);
-    if (!own.has(one)) return;
-    if (event.target.closest("a")) event.preventDefault();
-    keep(one);
+    const link = event.target.closest?.("a");
+    if (link && link.hash === location.hash) follow(); // which else follows the change
+    if (own.has(one) && !link) keep(one);
   });
   addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && own.has(event.target)) keep(event.target);
+    if (["Enter", " "].includes(event.key) && own.has(event.target)) {
+      event.preventDefault();
+      keep(event.target);
+    }
     if (event.key === "Escape") mark((pinned = []));
   });
 
   // A link to a block: #block=encoder/0
   const follow = () => {
-    if (!location.hash.startsWith("#block=")) return;
+    if (!location.hash.startsWith("#block=")) {
+      mark((pinned = []));
+      return;
+    }
     let path = location.hash.slice(7);
     try { path = decodeURIComponent(path); } catch { return; }
     if (!number.has(path)) return;
