@@ -107,6 +107,21 @@ def test_every_block_is_marked_in_code_picture_and_parity():
     assert stands["head"] == known["paths"].index("head")
 
 
+def test_what_is_left_out_of_the_picture_has_one_that_stands_for_it():
+    deep = bl.Sequential(bl.Tanh(), bl.Sequential(*[bl.Residual(bl.Dense(3)) for _ in range(100)]))
+    node = bl.infer(deep, (3,))
+    text = made(fabricated(node))
+    known = json.loads(re.search(r'id="known">(.*?)</script>', text)[1])
+    stands = dict(zip(known["paths"], known["drawn"], strict=True))
+    first, count = re.search(r'data-more="(.*?)" data-count="(.*?)"', text).groups()
+    start = int(first.rpartition("/")[2])
+    for i in range(100):
+        twin = first if start <= i < start + int(count) else f"1/{i}"
+        body = twin if twin == first else f"1/{i}/body"
+        assert known["paths"][stands[f"1/{i}"]] == twin
+        assert known["paths"][stands[f"1/{i}/body"]] == body
+
+
 def test_listings_are_those_of_source():
     text = made(fabricated(NODE))
     rows = re.findall(r'<span class="no" data-no="(\d+)"></span>(.*?)</span>\n', text)
@@ -203,10 +218,11 @@ def test_who_differs_first_is_found():
     wrong = comparison.data["contenders"][1]
     wrong["figures"].reverse()  # whatever order they come in
     assert first_beyond(wrong, order_of(SMALL))["name"] == "1/body"
-    found = [text for kind, text in findings(comparison.data, order_of(SMALL)) if kind == "bad"]
-    assert len(found) == 1
-    assert "torch eager does not agree" in found[0]
-    assert "first block that differs is 1/body, by" in found[0]
+    (only,) = [f for f in findings(comparison.data, order_of(SMALL)) if f.kind == "bad"]
+    assert "torch eager does not agree" in only.text
+    assert "first block that differs is 1/body, by" in only.text
+    assert only.block == "1/body"
+    assert f'{only.text} <a href="#block=1/body">' in made(comparison)
     row = re.search(r'<tr data-block="1/body".*?</tr>', made(comparison))[0]
     assert "first<span> of torch eager</span>" in row
 
@@ -215,7 +231,8 @@ def test_agreement_names_what_is_closest_to_its_limit():
     comparison = fabricated(SMALL)
     figures = comparison.data["contenders"][3]["figures"]
     figures[-1] |= {"relative": 1.9e-5, "tolerance": 2e-5}
-    kind, text = findings(comparison.data, order_of(SMALL))[0]
+    kind, text, block = findings(comparison.data, order_of(SMALL))[0]
+    assert block is None
     assert kind == "good"
     assert text.startswith("All 6 that ran agree")
     assert "keras tensorflow eager in the gradient of 2/bias, 1.9e-5 of 2.0e-5" in text

@@ -80,6 +80,59 @@ def test_what_is_pointed_at_is_marked_everywhere(at, selector):
     assert "Dense(8, 10" in texts(one)[0]
 
 
+POINT = """(selector => [...document.querySelectorAll(selector)].map(one => {
+  one.dispatchEvent(new PointerEvent("pointerover", {bubbles: true, pointerType: "mouse"}));
+  const on = [...document.querySelectorAll(".on")];
+  return [
+    one.dataset.block ?? one.dataset.path ?? one.dataset.more ?? +one.firstChild.dataset.no,
+    on.filter(e => e.matches("#source-0 .line")).map(e => +e.firstChild.dataset.no),
+    on.filter(e => e.matches("#source-1 .line")).map(e => +e.firstChild.dataset.no),
+    on.filter(e => e.matches("tr")).map(e => e.dataset.block),
+    on.filter(e => e.matches("g")).map(e => e.dataset.path ?? e.dataset.more),
+  ];
+}))"""
+
+
+def test_every_block_marks_its_lines_picture_and_row_from_wherever_it_is_pointed_at(at):
+    one, node = at(), bl.infer(NET, (16, 12, 3))
+    _, found = lines(node, "numpy")
+    paths = {n.path for n in node.walk()}
+    pictures = {}
+    for path, first, second, marked, picture in one.run(f"{POINT}('tr[data-block]')"):
+        assert first == second == found[path]
+        assert marked == [path]
+        pictures[path] = picture
+    assert pictures.keys() == paths
+    assert all(len(picture) == 1 for path, picture in pictures.items() if path)
+    for path, first, _, marked, picture in one.run(f"{POINT}('.diagram [data-path]')"):
+        assert picture == [path]
+        assert {*marked} == {p for p in paths if pictures[p] == [path]}
+        assert first == found[path]
+    for number, first, second, marked, picture in one.run(f"{POINT}('#source-0 [data-b]')"):
+        assert number in first
+        assert first == second
+        fewest = min(len(numbers) for numbers in found.values() if number in numbers)
+        assert {*marked} == {
+            p for p in paths if number in found[p] and len(found[p]) == fewest
+        }  # the innermost ones
+        assert {*picture} == {p for path in marked for p in pictures[path]}
+
+
+def test_what_is_left_out_of_the_picture_is_marked_as_a_whole(opened, tmp_path):
+    node = bl.infer(bl.Sequential(*[bl.Dense(3) for _ in range(100)]), (3,))
+    file = tmp_path / "page.html"
+    text = page(fabricated(node), {"numpy": Listing(*lines(node, "numpy"))})
+    file.write_text(text, encoding="utf-8")
+    opened.screen(1280, 900)
+    opened.open(file)
+    ((first, _, _, marked, picture),) = opened.run(f"{POINT}('.diagram [data-more]')")
+    assert picture == [first]
+    assert len(marked) > 50
+    rows = {path: seen for path, _, _, _, seen in opened.run(f"{POINT}('tr[data-block]')")}
+    assert {path for path, seen in rows.items() if seen == [first]} == {*marked}
+    assert opened.troubles == []
+
+
 def test_a_click_keeps_a_block_marked_until_the_next(at):
     one = at()
     one.run("document.querySelector(\"[data-block='head'] td\").click()")

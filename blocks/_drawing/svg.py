@@ -187,11 +187,16 @@ def written(words: str, x: float, y: float, size: float, **attributes: str) -> s
 
 
 def group(part: Part) -> str:
-    """The rectangle of a node and its words. What stands for no node has no path."""
+    """The rectangle of a node and its words. What stands for no node has no path; what stands for
+    several has that of the first as `data-more`, and how many they are.
+    """
     item, names = part.item, [part.kind]
-    if item is None or item.left_out:
+    if item is None:
         return element("g", "".join(drawn(part)), class_=" ".join(names))
     node = item.node
+    if item.left_out:
+        first = {"data_more": node.path, "data_count": item.left_out}
+        return element("g", "".join(drawn(part)), class_=" ".join(names), **first)
     if node.home != node.path:
         names.append("again")
     tooltip = element("title", text(spoken(item)))

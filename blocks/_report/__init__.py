@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from xml.sax.saxutils import quoteattr
 
 from blocks._backends import ordered
 from blocks._report._costs import peaks, start, timings
-from blocks._report._findings import findings
-from blocks._report._html import Markup, element, joined
+from blocks._report._findings import Finding, findings
+from blocks._report._html import Markup, element, joined, link
 from blocks._report._listings import Listing, listings
 from blocks._report._numbers import counted, memory
 from blocks._report._parity import parity
@@ -84,11 +85,17 @@ def section(title: str, name: str, *content: Any) -> Markup:
     return element("section", element("h2", title), *content, id=f"section-{name}", class_="part")
 
 
-def found(sentences: list[tuple[str, str]]) -> Markup:
+def found(sentences: list[Finding]) -> Markup:
     signs = {"good": "✓ ", "bad": "✗ ", "plain": ""}
-    return element(
-        "ul", *(element("li", signs[kind], words, class_=kind) for kind, words in sentences)
-    )
+    return element("ul", *(
+        element("li", signs[one.kind], one.text, seek(one.block), class_=one.kind)
+        for one in sentences
+    ))  # fmt: skip
+
+
+def seek(path: str | None) -> Markup:
+    """A link to a block, if there is one."""
+    return Markup() if path is None else joined(" ", element("a", "Show it.", href=link(path)))
 
 
 def subtitle(node: Node, data: dict[str, Any]) -> str:
@@ -124,16 +131,28 @@ def returned(root: Node) -> Iterator[str]:
 
 def drawn(root: Node, index: dict[str, int], picture: str) -> list[int]:
     """For each block the one whose picture stands for it: its twin in the repetition that is drawn,
-    or the nearest block around it.
+    the first of those that are left out, or the nearest block around it.
     """
-    shown = {path for path in index if element_of(path) in picture}
+    pictures = {path: path for path in index if element_of(path) in picture}
+    pictures |= left_out(root, picture)
     stands: dict[str, str] = {}
-    for node, twin in with_written(root, shown):
+    for node, twin in with_written(root, pictures):
         path = twin.path
-        while path and path not in shown:
+        while path and path not in pictures:
             path = path.rpartition("/")[0]
-        stands[node.path] = path
+        stands[node.path] = pictures.get(path, path)
     return [index[stands[path]] for path in index]
+
+
+def left_out(root: Node, picture: str) -> dict[str, str]:
+    """Blocks that one picture says there are more of, each with the first of them."""
+    counts = dict(re.findall(r'data-more="([^"]*)" data-count="(\d+)"', picture))
+    return {
+        child.path: first.path
+        for node in root.walk()
+        for i, first in enumerate(node.children)
+        for child in node.children[i : i + int(counts.get(first.path, 0))]
+    }
 
 
 def element_of(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from blocks._report._numbers import (
     Times,
@@ -17,24 +17,32 @@ from blocks._report._numbers import (
 )
 
 
-def findings(data: dict[str, Any], order: dict[str, int]) -> list[tuple[str, str]]:
-    """Kinds and sentences: "good", "bad" or "plain". `order` is when each block returns."""
+class Finding(NamedTuple):
+    """A sentence, its kind, and the path of the block to look at, if there is one."""
+
+    kind: Literal["good", "bad", "plain"]
+    text: str
+    block: str | None = None
+
+
+def findings(data: dict[str, Any], order: dict[str, int]) -> list[Finding]:
+    """What there is to say. `order` is when each block returns."""
     rows = data["contenders"]
     return [
         *failures(rows),
         *agreement(rows, order),
-        *(("plain", f"{what}: {fastest(times)}") for what, times in measures(data).items()),
-        *(("plain", sentence) for sentence in costs(rows)),
+        *(Finding("plain", f"{what}: {fastest(times)}") for what, times in measures(data).items()),
+        *(Finding("plain", sentence) for sentence in costs(rows)),
     ]
 
 
-def failures(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def failures(rows: list[dict[str, Any]]) -> Iterator[Finding]:
     for row in rows:
         if row["error"] is not None:
-            yield "bad", f"{row['name']} did not run to the end: {row['error']}"
+            yield Finding("bad", f"{row['name']} did not run to the end: {row['error']}")
 
 
-def agreement(rows: list[dict[str, Any]], order: dict[str, int]) -> Iterator[tuple[str, str]]:
+def agreement(rows: list[dict[str, Any]], order: dict[str, int]) -> Iterator[Finding]:
     """Who computes the same, and where those begin to differ who do not."""
     ran = [row for row in rows if row["error"] is None]
     agreeing = [row for row in ran if row["agrees"]]
@@ -47,10 +55,11 @@ def agreement(rows: list[dict[str, Any]], order: dict[str, int]) -> Iterator[tup
                 f"; closest to its limit is {row['name']} in {where(worst)}, "
                 f"{sized(share(worst))} of {sized(worst['tolerance'])} allowed"
             )
-        yield "good", text + "."
+        yield Finding("good", text + ".")
     for row in ran:
         if not row["agrees"]:
-            yield "bad", disagreement(row, order)
+            first = first_beyond(row, order)
+            yield Finding("bad", disagreement(row, first), first["name"] if first else None)
 
 
 def everyone(rows: list[dict[str, Any]]) -> str:
@@ -59,14 +68,14 @@ def everyone(rows: list[dict[str, Any]]) -> str:
     return f"All {len(rows)} that ran agree with"
 
 
-def disagreement(row: dict[str, Any], order: dict[str, int]) -> str:
+def disagreement(row: dict[str, Any], first: dict[str, Any] | None) -> str:
     """Where a contender first leaves the reference, and where it is farthest."""
     wrong = [f for f in row["figures"] if beyond(f)]
     if not wrong:
         return f"{row['name']} does not agree with the reference: {'; '.join(row['facts'])}."
     worst = max(wrong, key=badness)
     text = f"{row['name']} does not agree with the reference"
-    if first := first_beyond(row, order):
+    if first:
         text += (
             f": the first block that differs is {place(first['name'])}, by {sized(share(first))} "
             f"where {sized(first['tolerance'])} is allowed"

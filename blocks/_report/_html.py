@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from blocks._drawing.svg import printable
 
@@ -39,3 +40,8 @@ def element(tag: str, *content: Any, **attributes: Any) -> Markup:
     )
     inner = "" if tag in VOID else f"{joined(*content)}</{tag}>"
     return Markup(f"<{tag}{words}>{inner}")
+
+
+def link(path: str) -> str:
+    """The address of a block in the page."""
+    return f"#block={quote(path, errors='replace')}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import quote
 
 from blocks._report._findings import first_beyond, place
-from blocks._report._html import Markup, element, joined
+from blocks._report._html import Markup, element, joined, link
 from blocks._report._numbers import badness, beyond, share, sized
 from blocks._report._plots import (
     BEFORE,
@@ -171,8 +170,7 @@ class Depth:
             who = element("span", f" of {', '.join(self.starts[path])}")
             yield element("em", "first", who, class_="first")
         kind = self.kinds[path]
-        link = f"#block={quote(path, errors='replace')}"
-        name = element("a", path or "the whole", href=link, title=f"{path} {kind}")
+        name = element("a", path or "the whole", href=link(path), title=f"{path} {kind}")
         yield element("span", name, element("small", f" {kind}"), class_="label")
 
     def plot(self, i: int, here: Sequence[tuple[int, Row]]) -> Markup:

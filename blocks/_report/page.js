@@ -57,11 +57,11 @@
   const pictures = new Map();
   const marked = paths.map(() => []);
   const own = new Map();
-  for (const group of all(".diagram [data-path]")) {
-    const i = number.get(group.dataset.path);
+  for (const group of all(".diagram [data-path], .diagram [data-more]")) {
+    const i = number.get(group.dataset.path ?? group.dataset.more);
     if (i === undefined) continue;
     pictures.set(i, group);
-    own.set(group, [i]);
+    own.set(group, []);
   }
   // One of the pictures can be reached by the tab key, from there the arrows lead to the others.
   const groups = [...pictures.values()];
@@ -80,7 +80,10 @@
     });
   });
   drawn.forEach((picture, i) => {
-    if (pictures.has(picture)) marked[i].push(pictures.get(picture));
+    const group = pictures.get(picture);
+    if (group === undefined) return;
+    marked[i].push(group);
+    own.get(group).push(i);
   });
   for (const line of all(".line[data-b]")) {
     const [mine, around] = line.dataset.b.split("|").map((part) =>
@@ -122,7 +125,7 @@
       }
     }
   };
-  const found = (event) => event.target.closest?.("[data-b], tr[data-block], .diagram [data-path]");
+  const found = (event) => event.target.closest?.("[data-b], tr[data-block], .diagram [tabindex]");
   const point = (event) => {
     const one = found(event);
     if (!own.has(one)) return;
