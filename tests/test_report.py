@@ -248,6 +248,8 @@ def test_there_is_no_winner_where_spreads_overlap():
     )
     assert fastest([far, a]).startswith("a is fastest, 1.15 s (middle half 1.08 s to 1.22 s)")
     assert fastest([a]) == "a takes 1.15 s."
+    near = Times("d", (1.031, 1.03, 1.032))
+    assert fastest([near, Times("e", (1.0, 1.0, 1.0))]).endswith("next is d, 1.03 times as long.")
 
 
 def test_measures_leave_out_who_has_none():

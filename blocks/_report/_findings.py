@@ -154,7 +154,8 @@ def extremes(amounts: dict[str, float], written: Any) -> str:
 
 def factor(long: float, short: float) -> str:
     times = long / short if short else float("inf")
-    return f"{times:.1f} times" if times < 10 else f"{times:,.0f} times"
+    digits = 2 if times < 1.1 else 1 if times < 10 else 0
+    return f"{times:,.{digits}f} times"
 
 
 def listed(names: list[str]) -> str:
