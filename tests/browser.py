@@ -104,14 +104,25 @@ class Browser:
 
     def hover(self, selector: str) -> None:
         """Move the mouse onto the first element of that kind."""
+        x, y = self.place(selector)
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def tap(self, selector: str) -> None:
+        """Touch the first element of that kind with a finger."""
+        x, y = self.place(selector)
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def place(self, selector: str) -> list[float]:
+        """Where the first element of that kind is, once it has been brought into view."""
         script = (
             f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
             "one.scrollIntoView({block: 'center'}); const box = one.getBoundingClientRect();"
             "return [box.left + Math.min(20, box.width / 2), box.top + Math.min(8, box.height / 2)]"
             "})()"
         )
-        x, y = self.run(script)
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        found: list[float] = self.run(script)
+        return found
 
     def key(self, name: str) -> None:
         for kind in ("keyDown", "keyUp"):

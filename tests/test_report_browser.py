@@ -169,6 +169,16 @@ def test_blocks_can_be_marked_without_a_mouse(at):
     assert one.run(f"{MARKED}.length") == 0
 
 
+@pytest.mark.parametrize("selector", ["[data-path='head'] rect", "tr[data-block='head'] td"])
+def test_a_tap_keeps_a_block_marked(at, selector):
+    one = at()
+    one.screen(390, 800)
+    for want in (True, False):
+        one.tap(selector)
+        one.wait(f"(location.hash === '#block=head') === {str(want).lower()}")
+        assert one.run("document.querySelector('.panel .line.on') !== null") is want
+
+
 def test_one_picture_can_be_tabbed_to_and_arrows_lead_to_the_others(at):
     one = at()
     stops = "[...document.querySelectorAll('.diagram [data-path]')].filter(g => g.tabIndex === 0)"

@@ -70,7 +70,7 @@ def page(comparison: Any, code: Mapping[str, Listing] | None = None) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", title),
+        element("title", f"{title}: {shapes(node.in_spec)} to {shapes(node.out_spec)}"),
         element("style", Markup(beside("page.css"))),
     )
     scripts = joined(
