@@ -19,13 +19,15 @@ from blocks._arrays import replacing
 from blocks._backends import find_backend, why_missing
 from blocks._block import Block
 from blocks._errors import BlockError, FieldError, FileError, shown
-from blocks._files import Allowed, node_in, with_fingerprint
+from blocks._evaluate import check_loss
+from blocks._files import Allowed, config_in, encoded, node_in, with_fingerprint
 from blocks._infer import check_ints
 from blocks._json import as_text, parsed, read_document, read_text
 from blocks._limits import MAX_INT, MAX_MEASURED
 from blocks._models import as_node
 from blocks._parity import BackendReport, Report, parity
 from blocks._spec import Node
+from blocks._stack import run
 
 FORMAT, VERSION = "isoblocks certificate", 1
 # Each with its least and what it must be below.
@@ -34,8 +36,8 @@ NUMBERS = {
     "batch_size": (1, MAX_MEASURED + 1),
     "steps": (0, MAX_MEASURED + 1),
 }
-KEYS = {"format", "version", "network", "fingerprint", *NUMBERS, "machine", "agrees"} | {
-    *("control", "backends")
+KEYS = {"format", "version", "network", "fingerprint", *NUMBERS, "loss", "machine"} | {
+    *("agrees", "control", "backends")
 }
 FIGURES = {"level", "name", "absolute", "relative", "where", "tolerance"}
 GROWTH = 10  # how much larger a figure may be on another machine, where it is not far below its
@@ -49,10 +51,12 @@ class Certificate:
     Attributes:
         node: the network at its input.
         data: all that the file holds.
+        loss: of the loss curve.
     """
 
     node: Node
     data: dict[str, Any]
+    loss: Any
 
     def __bool__(self) -> bool:
         return bool(self.data["agrees"])
@@ -110,12 +114,13 @@ def certify(
     seed: int = 0,
     batch_size: int = 7,
     steps: int = 5,
+    loss: Any = "mse",
     **options: Any,
 ) -> Certificate:
     """Measure the parity of a network, block by block, as a certificate that can be verified later.
 
     Args:
-        network, input_shape, backends, seed, batch_size, steps, options: as in `parity`.
+        network, input_shape, backends, seed, batch_size, steps, loss, options: as in `parity`.
 
     >>> import blocks as bl
     >>> certificate = bl.certify(bl.MLP(2, hidden=(5,)), (3,), backends=["numpy"], dtype="float64")
@@ -128,11 +133,11 @@ def certify(
         check_ints(**{name: (how[name], least)})
         if how[name] >= beyond:
             raise FieldError(f"{name} of a certificate must be below {beyond:,}, got {how[name]}.")
-    report = parity(node, backends=backends, blocks=True, **how)
-    return Certificate(node, described(node, report, how))
+    report = parity(node, backends=backends, blocks=True, loss=loss, **how)
+    return Certificate(node, described(node, report, how | {"loss": run(encoded(loss))}), loss)
 
 
-def described(node: Node, report: Report, how: dict[str, int]) -> dict[str, Any]:
+def described(node: Node, report: Report, how: dict[str, Any]) -> dict[str, Any]:
     """All that a certificate says."""
     return {
         "format": FORMAT,
@@ -216,12 +221,14 @@ def remarks(name: str, found: dict[str, Any]) -> Iterable[str]:
 
 
 def disagreement(level: str, wrong: list[dict[str, Any]]) -> str:
-    """The worst of the figures of a level that are beyond their tolerances, and how many there are.
+    """The worst of the figures of a level that are beyond their tolerances, and how many there are;
+    of blocks the first, from which others follow.
 
     All of them are in the file: a deep network has hundreds.
     """
     found = [f for f in wrong if f["level"] == level]
-    f = max(found, key=lambda f: number(f["relative"]) / f["tolerance"])
+    worst = max(found, key=lambda f: number(f["relative"]) / f["tolerance"])
+    f = found[0] if level == "blocks" else worst
     where = f" at {f['where']}" if f["where"] else ""
     more = f", and {len(found) - 1:,} more of its {level}" if len(found) > 1 else ""
     text = f"{level} {f['name']} differs by {figure(f)}{where}; allowed {f['tolerance']:.0e}"
@@ -238,7 +245,7 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
 
     Args:
         path: of the file.
-        custom: the `Custom` classes that its network may name, as in `load`.
+        custom: the `Custom` classes that its network and its loss may name, as in `load`.
 
     Raises:
         FileError: if it is no certificate, or its parts contradict each other.
@@ -261,7 +268,15 @@ def load_certificate(path: str | Path, custom: Allowed = ()) -> Certificate:
     together = all(found["agrees"] for found in data["backends"].values())
     if not isinstance(data.get("agrees"), bool) or (data["agrees"] and not together):
         raise FileError(f"{path} contradicts itself: 'agrees' does not follow from its backends.")
-    return Certificate(node, data)
+    return Certificate(node, data, loss_in(path, data, custom))
+
+
+def loss_in(path: str | Path, data: dict[str, Any], custom: Allowed) -> Any:
+    """The loss that a file says."""
+    try:
+        return check_loss(config_in(data, "loss", custom))
+    except FieldError as error:
+        raise FileError(f"{path} is a certificate of no loss: {error}") from None
 
 
 def check_backend(label: str, found: Any) -> None:
@@ -402,7 +417,8 @@ def verify(certificate: Any, custom: Allowed = ()) -> Verification:
     gone = {name: why for name in names if (why := why_missing(name))}
     here = [name for name in names if name not in gone]
     check_some(here, names)
-    now = certify(certificate.node, backends=here, **{name: data[name] for name in NUMBERS})
+    how = {name: data[name] for name in NUMBERS}
+    now = certify(certificate.node, backends=here, loss=certificate.loss, **how)
     return verified(certificate, now, gone)
 
 

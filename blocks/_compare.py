@@ -24,12 +24,13 @@ from blocks._checkpoint import as_data
 from blocks._comparison import FORMAT, VERSION, Comparison, sizes_of
 from blocks._contender import TRAINING, cores, examples
 from blocks._errors import FieldError, did_you_mean
-from blocks._files import document, node_to_json, with_fingerprint
+from blocks._files import document, encoded, node_to_json, with_fingerprint
 from blocks._infer import check_ints
 from blocks._models import as_node
 from blocks._parity import untrained
 from blocks._plan import Plan
 from blocks._spec import Node
+from blocks._stack import run
 from blocks._worker import Worker, WorkerError
 from blocks.optimizer import Optimizer
 
@@ -120,7 +121,7 @@ def compare(
         crew = hired(names, wanted, backends is None, stack, tell)
         measure(crew, {"network": node_to_json(node)} | how, rounds, steps, tell)
     numbers = {"seed": seed, "steps": steps, "rounds": rounds}
-    return Comparison(node, described(node, crew, sizes, plan, numbers))
+    return Comparison(node, described(node, crew, sizes, plan, numbers), plan)
 
 
 def check_plan(node: Node, plan: Plan) -> None:
@@ -374,8 +375,8 @@ def described(
         "parameters": sizes_of(node),
         **how,
         "batch_sizes": sizes,
-        "loss": plan.loss if isinstance(plan.loss, str) else repr(plan.loss),
-        "optimizer": type(plan.optimizer).__name__,
+        "loss": run(encoded(plan.loss)),
+        "optimizer": run(encoded(plan.optimizer)),
         "training_batch": plan.batch_size,
         "contenders": [contender(row, sizes) for row in crew],
     }
@@ -425,6 +426,7 @@ def verify_comparison(comparison: Comparison) -> Verification:
     here = [b for b in dict.fromkeys(rows.values()) if b not in gone]
     check_some(here, rows)
     how = {name: comparison.data[name] for name in ("seed", "steps")}
+    how["loss"] = comparison.plan.loss
     found = compare(comparison.node, backends=here, batch_sizes=[1], rounds=1, **how)
     errors = {row["name"]: row["error"] for row in found.contenders}
     now = certificate_of(found)
@@ -447,4 +449,4 @@ def certificate_of(comparison: Comparison) -> Certificate:
     }
     agrees = all(found["agrees"] for found in backends.values())
     data = {**comparison.data, "agrees": agrees, "backends": backends}
-    return Certificate(comparison.node, data)
+    return Certificate(comparison.node, data, comparison.plan.loss)

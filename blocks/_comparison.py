@@ -11,11 +11,12 @@ from typing import Any
 
 from blocks._arrays import replacing
 from blocks._certificate import agreeing, check_parts, figure, is_number, largest, number, remarks
-from blocks._errors import FileError, shown
-from blocks._files import Allowed, node_in
+from blocks._errors import FieldError, FileError, shown
+from blocks._files import Allowed, config_in, node_in
 from blocks._json import as_text, read_document
 from blocks._limits import amount
 from blocks._params import count
+from blocks._plan import Plan
 from blocks._spec import Node, array_dtype
 
 FORMAT, VERSION = "isoblocks comparison", 1
@@ -30,10 +31,12 @@ class Comparison:
     Attributes:
         node: the network at its input.
         data: all that the file holds: plain JSON, with times in seconds and memory in bytes.
+        plan: of the steps of training: their loss, optimiser and number of examples.
     """
 
     node: Node
     data: dict[str, Any]
+    plan: Plan
 
     def __bool__(self) -> bool:
         return bool(self.contenders) and all(row["agrees"] for row in self.contenders)
@@ -87,7 +90,8 @@ class Comparison:
 
     def caption(self) -> str:
         """Where and how it was measured."""
-        data, held = self.data, self.data["machine"]
+        data, held, plan = self.data, self.data["machine"], self.plan
+        loss = plan.loss if isinstance(plan.loss, str) else repr(plan.loss)
         versions = {k: v for row in self.contenders for k, v in row["versions"].items()}
         software = ", ".join(f"{name} {version}" for name, version in versions.items())
         rounds = f"Medians of {data['rounds']} rounds ± half the interquartile range."
@@ -95,11 +99,10 @@ class Comparison:
             f"{held['processor']}, {data['threads']} of {held['cores']} cores; "
             f"Python {held['python']}, {software}. "
             f"{rounds if data['rounds'] > 1 else 'One round.'} forward is apply "
-            f"in evaluation, training a step of fit on {data['training_batch']} examples with "
-            f"{data['loss']} and {data['optimizer']}: NumPy in "
-            "and out. compile is the first step, at the first batch size and of training, less a "
-            "later one. MB is the peak of the "
-            "process, in brackets after the import. The last columns are the largest difference "
+            f"in evaluation, training a step of fit on {plan.batch_size} examples with {loss} and "
+            f"{type(plan.optimizer).__name__}: NumPy in and out. compile is the first step, at the "
+            "first batch size and of training, less a later one. MB is the peak of the process, in "
+            "brackets after the import. The last columns are the largest difference "
             "from the reference in float64, as a share."
         )
 
@@ -228,7 +231,7 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
 
     Args:
         path: of the file.
-        custom: the `Custom` classes that its network may name, as in `load`.
+        custom: the `Custom` classes that its network and its loss may name, as in `load`.
 
     Raises:
         FileError: if it is no comparison, or its parts contradict each other.
@@ -236,7 +239,6 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
     data = read_document(path, FORMAT, VERSION, "comparison")
     wrong = [name for name, least in NUMBERS.items() if not is_number(data.get(name), int, least)]
     wrong += [name for name in ("machine", "parameters") if not isinstance(data.get(name), dict)]
-    wrong += [name for name in ("loss", "optimizer") if not isinstance(data.get(name), str)]
     wrong += [
         name for name in ("batch_sizes", "contenders") if not isinstance(data.get(name), list)
     ]
@@ -254,7 +256,16 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
         )
     for row in data["contenders"]:
         check_contender(path, row, data)
-    return Comparison(node, data)
+    return Comparison(node, data, plan_in(path, data, custom))
+
+
+def plan_in(path: str | Path, data: dict[str, Any], custom: Allowed) -> Plan:
+    """The plan of training that a file says."""
+    given = {name: config_in(data, name, custom) for name in ("loss", "optimizer")}
+    try:
+        return Plan(batch_size=data["training_batch"], **given)
+    except FieldError as error:
+        raise FileError(f"{path} is a comparison of no training: {error}") from None
 
 
 def sizes_of(node: Node) -> dict[str, int]:

@@ -144,6 +144,11 @@ def node_in(path: str | Path, data: dict[str, Any], custom: Allowed) -> Node:
     return node
 
 
+def config_in(data: dict[str, Any], name: str, custom: Allowed) -> Any:
+    """What a file says under a name, such as a loss: a word, or an object of a known class."""
+    return run(decoded(data.get(name), (None, name), named(custom)))
+
+
 def document(network: Block | Node) -> dict[str, Any]:
     """All that a file says of a network."""
     block = network.block if isinstance(network, Node) else network

@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         description="Write a network once, as blocks; get it in PyTorch, Keras, Flax and NumPy.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    losses = "mse, mae, cross_entropy, binary_cross_entropy, or module.py:name of one"
 
     command = commands.add_parser("demo", help="train one network on every installed backend")
     command.add_argument("--epochs", type=int, default=8, help="how often the digits are seen")
@@ -96,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         "--backends", metavar="NAME,NAME", help="all that are installed if left out"
     )
     command.add_argument("--seed", type=int, help="of parameters and inputs; 0 if left out")
+    command.add_argument("--loss", metavar="NAME", help=f"of the loss curve: {losses}")
     command.add_argument(
         "--certificate", metavar="FILE.json", help="write what was measured, block by block"
     )
@@ -129,12 +131,7 @@ def parser() -> argparse.ArgumentParser:
         help='such as "torch compiled,keras jax"; all if left out',
     )
     command.add_argument("--batch-sizes", metavar="N,N", default="1,32", help="of the outputs")
-    command.add_argument(
-        "--loss",
-        metavar="NAME",
-        default="mse",
-        help="of training: mse, mae, cross_entropy, binary_cross_entropy, or module.py:name of one",
-    )
+    command.add_argument("--loss", metavar="NAME", default="mse", help=f"of training: {losses}")
     command.add_argument("--optimizer", choices=OPTIMIZERS, default="SGD")
     command.add_argument("--training-batch", metavar="N", type=int, default=32)
     command.add_argument("--rounds", type=int, default=15, help="how often all are timed in turn")
@@ -235,8 +232,9 @@ def run_parity(options: Any) -> int:
     console, node = Console(), node_of(options, options.custom)
     backends = imported(words(options.backends))
     measure: Any = certify if options.certificate else parity
+    how = {"seed": options.seed or 0, "loss": loss_of(options.loss or "mse")}
     with console.status("comparing"):
-        report = measure(node, backends=backends, seed=options.seed or 0)
+        report = measure(node, backends=backends, **how)
     console.print(report)
     if options.certificate:
         report.save(options.certificate)
@@ -254,7 +252,7 @@ def run_compare(options: Any) -> int:
             backends=words(options.backends),
             contenders=words(options.contenders),
             batch_sizes=counts("--batch-sizes", options.batch_sizes),
-            loss=load(options.loss) if ":" in options.loss else options.loss,
+            loss=loss_of(options.loss),
             optimizer=OPTIMIZERS[options.optimizer](),
             training_batch=options.training_batch,
             rounds=options.rounds,
@@ -287,6 +285,11 @@ def imported(backends: list[str] | None) -> list[str]:
         for name in backends:
             find_backend(name)
         return backends
+
+
+def loss_of(text: str) -> Any:
+    """A loss by its name, or that `module.py:name` names."""
+    return load(text) if ":" in text else text
 
 
 def check_place(path: str) -> None:
@@ -327,7 +330,7 @@ def run_verify(options: Any) -> int:
     from blocks._certificate import load_either, verify
     from blocks._files import fingerprint
 
-    stated = ("backends", "seed", "certificate", *(() if options.file else ("input",)))
+    stated = ("backends", "seed", "loss", "certificate", *(() if options.file else ("input",)))
     if given := [name for name in stated if getattr(options, name) is not None]:
         raise FieldError(f"--verify measures what the file says: leave out --{given[0]}.")
     console, certified = Console(), load_either(options.verify, options.custom)

@@ -9,7 +9,7 @@ import pytest
 
 import blocks as bl
 from blocks.cli import main
-from custom_blocks import Gated
+from custom_blocks import Gated, Quartic
 
 NET = bl.Sequential(bl.Conv(4, (3, 2)), bl.BatchNorm(), bl.SiLU(), bl.Flatten(), bl.Dense(3))
 
@@ -91,6 +91,8 @@ WRONG = {
     "no certificate": lambda data: data.update(format="isoblocks network"),
     "has version 2": lambda data: data.update(version=2),
     "without a proper 'seed'": lambda data: data.update(seed=-1),
+    "is a certificate of no loss: loss must be": lambda data: data.update(loss="mean"),
+    "is a certificate of no loss: loss": lambda data: data.update(loss=3),
     "without a proper 'batch_size'": lambda data: data.update(batch_size=True),
     "a proper 'batch_size'": lambda data: data.update(batch_size=2**40),
     "without a proper 'steps'": lambda data: data.update(steps=10_001),
@@ -161,6 +163,8 @@ def test_the_command_writes_one(tmp_path, capsys):
     command = ["parity", str(tmp_path / "net.json"), "--backends", "numpy", "--seed", "3"]
     assert main([*command, "--certificate", str(target)]) == 0
     assert bl.load_certificate(target).data["seed"] == 3
+    assert main([*command, "--loss", "mae", "--certificate", str(target)]) == 0
+    assert bl.load_certificate(target).loss == "mae"
     assert main(["parity"]) == 2
     assert "needs a network, or --verify" in capsys.readouterr().err
     assert main([*command[:2], "--verify", str(target)]) == 0
@@ -171,6 +175,24 @@ def test_the_command_writes_one(tmp_path, capsys):
     assert main([*command, "--verify", str(target)]) == 2
     assert "leave out --backends" in capsys.readouterr().err
     assert main([*command[:2], "--backends", " numpy, numpy"]) == 0
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", Quartic()])
+def test_the_curve_is_measured_again_with_its_loss(loss, tmp_path):
+    """A certificate says it, and so does a comparison."""
+    how = {"backends": ["numpy"], "loss": loss, "steps": 2}
+    bl.certify(NET, (5, 4, 2), **how).save(tmp_path / "certificate.json")
+    bl.compare(NET, (5, 4, 2), **how, rounds=1).save(tmp_path / "comparison.json")
+    custom = [Quartic] if isinstance(loss, bl.Custom) else []
+    for name in ("certificate", "comparison"):
+        found = bl.verify(tmp_path / f"{name}.json", custom)
+        assert found
+        assert found.now.loss == found.certified.loss == loss
+        (then,), (now,) = ((c.figures("numpy", "curve")) for c in (found.certified, found.now))
+        assert then == now
+        if custom:
+            with pytest.raises(bl.FileError, match="Quartic"):
+                bl.verify(tmp_path / f"{name}.json")
 
 
 def test_the_same_is_written_twice(tmp_path):

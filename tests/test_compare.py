@@ -19,6 +19,7 @@ import blocks as bl
 from blocks import _compare
 from blocks._certificate import measured
 from blocks._console import as_text
+from blocks._plan import Plan
 from blocks._worker import Worker, WorkerError
 from blocks.cli import main
 from conftest import need
@@ -530,8 +531,7 @@ def test_the_loss_of_several_outputs():
     (row,) = found.contenders
     assert found, str(found)
     assert len(row["training"]) == 2
-    assert found.data["loss"] == repr(bl.VAELoss())
-    assert (found.data["optimizer"], found.data["training_batch"]) == ("Adam", 3)
+    assert found.plan == Plan(loss=how["loss"], optimizer=how["optimizer"], batch_size=3)
     assert "on 3 examples with VAELoss(" in " ".join(str(found).split())
 
 
@@ -606,10 +606,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "All agree." in said.out
     assert said.out.startswith("  "), "of the progress nothing is left in a pipe"
     assert not said.err
-    data = bl.load_comparison(target).data
-    assert data["batch_sizes"] == [2, 3]
-    assert (data["loss"], data["optimizer"]) == ("cross_entropy", "AdamW")
-    assert data["training_batch"] == 7
+    comparison = bl.load_comparison(target)
+    assert comparison.data["batch_sizes"] == [2, 3]
+    assert comparison.plan == Plan(loss="cross_entropy", optimizer=bl.AdamW(), batch_size=7)
     code = "import blocks as bl\nloss = bl.VAELoss()"
     (tmp_path / "own_loss.py").write_text(code)
     assert main([*command, "--loss", f"{tmp_path / 'own_loss.py'}:loss"]) == 2
