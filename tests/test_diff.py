@@ -257,6 +257,30 @@ def test_a_flax_module_written_by_hand():
     assert [pair.b for pair in found.pairs] == ["first", "rest/layers/0", "rest/layers/1"]
 
 
+def test_flax_layers_that_hold_others():
+    """Attention and recurrent layers are one block each, whatever flax makes them of."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.words = nnx.Embed(9, 8, rngs=rngs)
+            self.attend = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+            self.gru = nnx.RNN(nnx.GRUCell(8, 5, rngs=rngs))
+            self.head = nnx.Linear(5, 3, rngs=rngs)
+
+        def __call__(self, i, scale):
+            return self.head(self.gru(self.attend(self.words(i)))[:, -1] * scale)
+
+    i, scale = np.random.default_rng(0).integers(0, 9, (3, 6)), np.ones((3, 1))
+    net = bl.Sequential(bl.Embedding(9, 8), bl.MultiHeadAttention(2), bl.GRU(5), bl.Dense(3))
+    a, b = bl.lower(net, "numpy", input_shape=(6,)), Net(nnx.Rngs(0))
+    found = bl.diff(b, b, (i, scale), x_b={"scale": scale, "i": i})
+    assert found
+    assert [p.a for p in found.pairs][:4] == ["words", "attend", "gru", "head"]
+    found = bl.diff(a, b, i, x_b=(i, scale))
+    assert [p.b for p in found.pairs] == ["words", "attend", "gru", "head"]
+
+
 @pytest.mark.parametrize("tolerance", ["a", -1, float("nan")])
 def test_what_is_no_tolerance_is_refused(tolerance):
     model = lowered("numpy")
@@ -595,10 +619,10 @@ class TestKeras:
 
     def test_a_clone_shows_its_blocks(self):
         keras = pytest.importorskip("keras")
-        model = lowered("keras")
+        model = lowered("keras", "float32")
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
-        node = bl.infer(encoder(), (5, 4, 2), dtype="float64")
+        node = bl.infer(encoder(), (5, 4, 2))
         found, wanted = bl.activations(clone, X, node=node), bl.activations(model, X)
         assert found.keys() == wanted.keys()
         assert all(np.allclose(found[path], wanted[path]) for path in wanted)

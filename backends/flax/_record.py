@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -40,6 +41,7 @@ class Recorder:
         self.found: list[Record] = []
         self.known: dict[int, tuple[Any, Place]] = {}
         self.running: set[int] = set()
+        self.inside = False
         self.patched: set[type] = set()
 
     def install(self, model: Any, name: str, index: tuple[int, ...]) -> None:
@@ -78,16 +80,20 @@ class Recorder:
         self.patched.add(kind)
         plain = self.loop if kind is Repeat else kind.__call__
 
+        @wraps(kind.__call__)
         def call(module: Any, *args: Any, **options: Any) -> Any:
             known = self.known.get(id(module))
-            if known is None or id(module) in self.running:  # a base's, called by its subclass
+            # a base's, called by its subclass; or inside a layer that is stock, as in an attention
+            if known is None or id(module) in self.running or self.inside:
                 return plain(module, *args, **options)
             self.running.add(id(module))
+            self.inside = closed(module)
             try:
                 y = plain(module, *args, **options)
             finally:
                 self.running.discard(id(module))
-            self.tell(known[1], kind.__name__, y)
+                self.inside = False
+            self.tell(known[1], kind_of(module, kind), y)
             return y
 
         self.stack.enter_context(patch.object(kind, "__call__", call))
@@ -101,6 +107,18 @@ class Recorder:
             self.install(block, f"{name}.block".lstrip("."), (*index, i))
             value = call_on(block, value)
         return value
+
+
+def closed(module: Any) -> bool:
+    """Whether a module is a layer of flax itself, and no container."""
+    stock = type(module).__module__.partition(".")[0] == "flax"
+    return stock and not isinstance(module, (nnx.Sequential, nnx.bridge.ToNNX))
+
+
+def kind_of(module: Any, kind: type) -> str:
+    """The class of a module; of the cell that a recurrent layer runs."""
+    module = getattr(module, "forward_rnn", module)
+    return type(module.cell).__name__ if isinstance(module, nnx.RNN) else kind.__name__
 
 
 def is_array(value: Any) -> bool:

@@ -171,7 +171,7 @@ class KerasBackend(Backend):
         if program is None or model not in MADE:  # a clone of ours has no symbolic values
             dtype = model.compute_dtype if program is None else program.node.dtype
             with self.engine.precision(dtype):
-                found = watched(model, map_inputs(tensor, x))
+                found = watched(model, map_inputs(lambda a: tensor(cast(a, dtype)), x))
             homes = {layer_name(n.home): n.home for n in program.node.walk()} if program else {}
             return [r._replace(place=(homes.get(r.place[0], r.place[0]), ())) for r in found]
         made = MADE[model]
@@ -369,6 +369,11 @@ def evaluated(namespace: dict[str, Any]) -> Callable[[Any], Any]:
 def tensor(array: np.ndarray) -> Any:
     """A native tensor of the array's own dtype."""
     return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
+
+
+def cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers in the dtype in which a model computes; integers as they are."""
+    return array.astype(array_dtype(dtype)) if is_float(array) else array
 
 
 def generators(model: Any) -> dict[str, Any]:
