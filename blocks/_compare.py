@@ -348,7 +348,7 @@ def telling(progress: bool) -> Iterator[Tell]:
     from rich.console import Console
 
     console = Console(stderr=True)  # standard output may go into a file
-    if not progress or not console.is_terminal:
+    if not progress or not (console.is_terminal or console.is_jupyter):
         yield lambda *args, **options: None
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

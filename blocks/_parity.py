@@ -288,7 +288,7 @@ def draw_target(shape: Any, loss: Any, rng: np.random.Generator, node: Node) -> 
 def untrained(node: Node, loss: Any) -> str:
     """Why there is no training with a loss; "" if there is."""
     if isinstance(node.out_spec, tuple) and not isinstance(loss, Custom):
-        return "there is no loss of several outputs"
+        return "several outputs need a loss of your own"
     return "" if count(node, trainable=True) else "nothing can be trained"
 
 

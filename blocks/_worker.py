@@ -144,4 +144,4 @@ def told(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, BlockError):
         return " ".join(lines)[:500]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    return ": ".join([type(error).__name__, *lines[:1]])[:500]

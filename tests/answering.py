@@ -19,6 +19,8 @@ def echo(value):
 def fail(kind):
     if kind.startswith("ours"):
         raise FieldError("rate must be below 1." + "\n  Write rate=0.5." * (kind != "ours"))
+    if kind == "without words":
+        raise MemoryError
     raise ZeroDivisionError("by 0\nand a traceback")
 
 

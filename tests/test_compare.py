@@ -420,6 +420,8 @@ def test_a_process_answers_whatever_is_printed(worker):
     assert error.value.kind == "FieldError"
     with pytest.raises(WorkerError, match=r"^ZeroDivisionError: by 0$"):
         worker.ask("fail", 60, kind="other")
+    with pytest.raises(WorkerError, match=r"^MemoryError$"):
+        worker.ask("fail", 60, kind="without words")
     with pytest.raises(WorkerError, match=r"^rate must be below 1\. Write rate=0\.5\.$"):
         worker.ask("fail", 60, kind="ours and how to mend it")
     folder, argument, greeting, path = worker.ask("folders", 60)
@@ -483,7 +485,7 @@ def test_what_is_not_trained_is_not_timed():
     assert row["agrees"]
     assert row["training"] == []
     assert row["compile_seconds"]["training"] is None
-    assert "no loss of several outputs" in row["notes"][0]
+    assert row["notes"] == ["training is not timed: several outputs need a loss of your own"]
 
 
 LOSSES = ["mse", "mae", "cross_entropy", "binary_cross_entropy", bl.VAELoss()]
@@ -580,6 +582,25 @@ def test_the_command_is_interrupted(number, status, tmp_path):
     assert not list(places.iterdir())
 
 
+def test_progress_is_shown_while_the_output_goes_into_a_file(tmp_path):
+    pty = pytest.importorskip("pty")
+    bl.save(bl.infer(NET, (3,)), tmp_path / "net.json")
+    code = "import sys; from blocks.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "compare", str(tmp_path / "net.json")]
+    screen, terminal = pty.openpty()
+    with (tmp_path / "out").open("wb") as out:
+        options = ["--backends", "numpy", "--rounds", "2"]
+        environ = {**os.environ, "TERM": "xterm"}
+        subprocess.run([*command, *options], stdout=out, stderr=terminal, env=environ, check=True)
+    text = (tmp_path / "out").read_text(encoding="utf-8")
+    shown = os.read(screen, 100_000).decode()
+    os.close(screen)
+    os.close(terminal)
+    assert text.startswith("32 parameters")
+    assert "\x1b" not in text
+    assert "numpy: importing" in shown
+
+
 def until(condition, process):
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -604,7 +625,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main([*command, "--batch-sizes", "2,3", *options, "-o", str(target)]) == 0
     said = capsys.readouterr()
     assert "All agree." in said.out
-    assert said.out.startswith("  "), "of the progress nothing is left in a pipe"
+    assert said.out.startswith("32 parameters"), "of the progress nothing is left in a pipe"
     assert not said.err
     comparison = bl.load_comparison(target)
     assert comparison.data["batch_sizes"] == [2, 3]
