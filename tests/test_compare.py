@@ -593,9 +593,9 @@ def test_progress_is_shown_while_the_output_goes_into_a_file(tmp_path):
         environ = {**os.environ, "TERM": "xterm"}
         subprocess.run([*command, *options], stdout=out, stderr=terminal, env=environ, check=True)
     text = (tmp_path / "out").read_text(encoding="utf-8")
+    os.close(terminal)  # so that reading does not wait for what nobody wrote
     shown = os.read(screen, 100_000).decode()
     os.close(screen)
-    os.close(terminal)
     assert text.startswith("32 parameters")
     assert "\x1b" not in text
     assert "numpy: importing" in shown
