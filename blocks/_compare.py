@@ -315,7 +315,7 @@ def begins(start: str, name: str) -> bool:
 
 
 def name_of(backend: str, engine: str | None, mode: str) -> str:
-    """What a contender is called: without a mode if that is the only one."""
+    """What a contender is called, of what is known of it."""
     return " ".join(filter(None, (backend, engine, mode)))
 
 
