@@ -164,6 +164,7 @@ PAIR = (1.0, -2.0)
 
 class Positions(Custom):
     """Adds sines of the position to a sequence of any length (Vaswani et al. 2017)."""
+
     scale = 1.5
 
     def compute(self, x):
