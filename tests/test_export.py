@@ -128,10 +128,17 @@ IMAGE = bl.Sequential(
 PLAIN = bl.Sequential(
     bl.Conv(4, (3, 2)), bl.BatchNorm(), bl.Tanh(), bl.Flatten(), bl.Dense(5), bl.Softmax()
 )
+SHARED = bl.Shared("tied", bl.Sequential(bl.Dense(4), bl.BatchNorm(), bl.Tanh()))
+SHARED_LOOP = bl.Shared("loop", bl.Repeat(bl.Dense(4), 3))
+INNER = bl.Shared("inner", bl.Dense(4))
+OUTER = bl.Shared("outer", bl.Sequential(INNER, bl.ReLU(), bl.Dense(4)))
 NETS = {
     "recurrent": (RECURRENT, (5, 3), {}),
     "grouped attention": (bl.MultiHeadAttention(4, num_kv_heads=2, bias_init="normal"), (5, 8), {}),
     "loops inside loops": (TWICE, (4,), {}),
+    "shared inside loops": (bl.Repeat(bl.Sequential(SHARED, bl.Dense(4)), 3), (4,), {}),
+    "loops inside shared": (bl.Sequential(SHARED_LOOP, bl.ReLU(), SHARED_LOOP), (4,), {}),
+    "shared inside shared": (bl.Sequential(OUTER, INNER, bl.Tanh(), OUTER), (4,), {}),
     "once": (bl.Repeat(bl.Dense(4), 1), (4,), {}),
     "channels_last": (IMAGE, (6, 5, 4), {}),
     "channels_first": (IMAGE, (4, 6, 5), {"layout": "channels_first"}),
