@@ -14,7 +14,7 @@ from blocks._certificate import agreeing, check_parts, figure, is_number, larges
 from blocks._errors import FieldError, FileError, shown
 from blocks._files import Allowed, config_in, node_in
 from blocks._json import as_text, read_document
-from blocks._limits import amount
+from blocks._limits import amount, counted
 from blocks._params import count
 from blocks._plan import Plan
 from blocks._spec import Node, array_dtype
@@ -90,26 +90,36 @@ class Comparison:
 
     def caption(self) -> str:
         """Where and how it was measured."""
-        data, held, plan = self.data, self.data["machine"], self.plan
-        loss = plan.loss if isinstance(plan.loss, str) else repr(plan.loss)
+        data, held = self.data, self.data["machine"]
         versions = {k: v for row in self.contenders for k, v in row["versions"].items()}
         software = ", ".join(f"{name} {version}" for name, version in versions.items())
         rounds = f"Medians of {data['rounds']} rounds ± half the interquartile range."
         return (
-            f"{held['processor']}, {data['threads']} of {held['cores']} cores; "
-            f"Python {held['python']}, {software}. "
+            f"{held['processor']}, {cores(data)}; Python {held['python']}, {software}. "
             f"{rounds if data['rounds'] > 1 else 'One round.'} forward is apply "
-            f"in evaluation, training a step of fit on {plan.batch_size} examples with {loss} and "
-            f"{type(plan.optimizer).__name__}: NumPy in and out. compile is the first step, at the "
-            "first batch size and of training, less a later one. MB is the peak of the process, in "
-            "brackets after the import. The last columns are the largest difference "
-            "from the reference in float64, as a share."
+            f"in evaluation, training a step of fit on {self.training()}: NumPy in and out. "
+            "compile is the first step, at the first batch size and of training, less a later one. "
+            "MB is the peak of the process, in brackets after the import. The last columns are the "
+            "largest difference from the reference in float64, as a share."
         )
+
+    def training(self) -> str:
+        """What the steps of training are, in words."""
+        plan = self.plan
+        loss = plan.loss if isinstance(plan.loss, str) else repr(plan.loss)
+        examples = counted(plan.batch_size, "example")
+        return f"{examples} with {loss} and {type(plan.optimizer).__name__}"
 
     def __repr__(self) -> str:
         from blocks._console import as_text
 
         return as_text(self, width=140)
+
+
+def cores(data: dict[str, Any]) -> str:
+    """How many cores the contenders had, in words."""
+    used, all_ = data["threads"], data["machine"]["cores"]
+    return counted(all_, "core") if used == all_ else f"{used} of {counted(all_, 'core')}"
 
 
 def packed(columns: list[Column], fits: Callable[[list[Column]], bool]) -> Iterator[list[Column]]:

@@ -44,3 +44,8 @@ def amount(size: int) -> str:
     units = ("KiB", "MiB", "GiB", "TiB")
     exponent = min((size.bit_length() - 1) // 10, len(units))
     return f"{size / 2 ** (10 * exponent):,.1f} {units[exponent - 1]}"
+
+
+def counted(count: int, word: str) -> str:
+    """A number of things: "1 core", "1,024 cores"."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

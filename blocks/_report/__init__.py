@@ -10,11 +10,13 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from blocks._backends import ordered
+from blocks._comparison import cores
+from blocks._limits import counted
 from blocks._report._costs import peaks, start, timings
 from blocks._report._findings import Finding, findings
 from blocks._report._html import Markup, element, joined, link
 from blocks._report._listings import Listing, listings
-from blocks._report._numbers import counted, memory
+from blocks._report._numbers import memory
 from blocks._report._parity import parity
 from blocks._report._sources import network
 from blocks._report._tables import remarks
@@ -58,7 +60,7 @@ def page(comparison: Any, code: Mapping[str, Listing] | None = None) -> str:
             picture,
         ),
         section("Parity", "parity", parity(rows, order, kinds)),
-        section("Speed", "speed", element("p", how(data)), timings(data)),
+        section("Speed", "speed", element("p", how(comparison)), timings(data)),
         section("Start", "start", start(rows)),
         section("Memory", "memory", peaks(rows)),
         section("Contenders", "contenders", remarks(rows)),
@@ -104,16 +106,17 @@ def subtitle(node: Node, data: dict[str, Any]) -> str:
     return (
         f"{shapes(node.in_spec)} to {shapes(node.out_spec)} in {node.dtype}, "
         f"{counted(numbers['count'], 'parameter')} ({memory(numbers['bytes'])}). Measured on "
-        f"{held['processor']}, {counted(held['cores'], 'core')}, Python {held['python']}."
+        f"{held['processor']}, {cores(data)}, Python {held['python']}."
     )
 
 
-def how(data: dict[str, Any]) -> str:
+def how(comparison: Any) -> str:
+    rounds = counted(comparison.data["rounds"], "round")
     return (
-        f"Time for one step, in {counted(data['rounds'], 'round')}: in each, all contenders made "
+        f"Time for one step, in {rounds}: in each, all contenders made "
         "some steps in turn, and its mean is a dot. The mark is the median of the rounds, the bar "
         "their middle half. Further left is faster. Arrays of NumPy go in, and arrays of NumPy "
-        "come out; a training step is one of SGD."
+        f"come out; a training step is one of fit on {comparison.training()}."
     )
 
 

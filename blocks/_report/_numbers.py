@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from blocks._limits import counted
+
 UNITS = (("s", 1), ("ms", 1e3), ("µs", 1e6))
 
 
@@ -98,8 +100,3 @@ def memory(count: float) -> str:
     if count < 1e6:
         return f"{count:,.0f} bytes" if count < 1e3 else f"{three(count / 1e3)} kB"
     return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
-
-
-def counted(count: int, word: str) -> str:
-    """A number of things: "1 core", "1,024 cores"."""
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
