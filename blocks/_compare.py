@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from statistics import median
 from typing import Any, Protocol
 
@@ -370,6 +371,7 @@ def described(
         "format": FORMAT,
         "version": VERSION,
         **with_fingerprint(node),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "threads": cores(),
         "parameters": sizes_of(node),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -254,6 +255,8 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
     ]
     if not wrong and not all(is_number(size, int, 1) for size in data["batch_sizes"]):
         wrong.append("batch_sizes")
+    if not is_date(data.get("date")):
+        wrong.append("date")
     if not wrong and {"processor", "cores", "python"} - data["machine"].keys():
         wrong.append("machine")
     if wrong:
@@ -267,6 +270,13 @@ def load_comparison(path: str | Path, custom: Allowed = ()) -> Comparison:
     for row in data["contenders"]:
         check_contender(path, row, data)
     return Comparison(node, data, plan_in(path, data, custom))
+
+
+def is_date(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 def plan_in(path: str | Path, data: dict[str, Any], custom: Allowed) -> Plan:

@@ -2,11 +2,13 @@
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import blocks as bl
+from blocks._comparison import Comparison
 from blocks._files import document, fingerprint
+from blocks._plan import Plan
 from blocks._report import returned
 
 NET = bl.Sequential(
@@ -31,6 +33,8 @@ NAMES = {
 class Fabricated:
     node: bl.Node
     data: dict[str, Any]
+    plan: Plan = field(default_factory=Plan)
+    training = Comparison.training
 
 
 def fabricated(node: bl.Node, seed: int = 0, wrong: str = "", names: Any = tuple(NAMES)) -> Any:
@@ -45,6 +49,8 @@ def fabricated(node: bl.Node, seed: int = 0, wrong: str = "", names: Any = tuple
             "version": 1,
             "network": document(node),
             "fingerprint": fingerprint(node),
+            "date": "2026-02-03T04:05:06+00:00",
+            "threads": 2,
             "machine": {"system": "Linux", "processor": "A CPU", "cores": 2, "python": "3.12.1"},
             "parameters": {"count": bl.count(node), "trainable": 1, "bytes": 4 * bl.count(node)},
             "seed": 0,

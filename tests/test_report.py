@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import blocks as bl
+from blocks._plan import Plan
 from blocks._report import embedded, page, returned
 from blocks._report._findings import fastest, findings, first_beyond
 from blocks._report._listings import Listing, listings
@@ -419,7 +420,7 @@ def test_what_was_not_measured_is_no_zero():
 def test_one_of_each_is_no_plural():
     comparison = fabricated(SMALL, names=("numpy",))
     comparison.data |= {"rounds": 1, "training_batch": 1}
-    comparison.data["machine"]["cores"] = 1
+    comparison.data["machine"]["cores"] = comparison.data["threads"] = 1
     text = made(comparison)
     for words in ("One network, 1 way to", "1 core, ", "in 1 round:", "step on 1 example"):
         assert words in text
@@ -437,3 +438,13 @@ def test_the_files_of_the_page_are_in_the_package():
     for file in (root / "_report").iterdir():
         name = file.relative_to(root).as_posix()
         assert file.suffix in ("", ".py") or any(fnmatch(name, p) for p in patterns)
+
+
+def test_what_was_measured_when_and_where():
+    comparison = fabricated(SMALL)
+    comparison.plan = Plan(loss="mae", optimizer=bl.AdamW(), batch_size=9)
+    text = made(comparison)
+    assert "Measured on 2026-02-03 on A CPU, 2 cores, Python 3.12.1." in text
+    assert "a training step is one of fit on 9 examples with mae and AdamW." in text
+    comparison.data["threads"] = 1
+    assert "A CPU, 1 of 2 cores" in made(comparison)

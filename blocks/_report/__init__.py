@@ -106,7 +106,7 @@ def subtitle(node: Node, data: dict[str, Any]) -> str:
     return (
         f"{shapes(node.in_spec)} to {shapes(node.out_spec)} in {node.dtype}, "
         f"{counted(numbers['count'], 'parameter')} ({memory(numbers['bytes'])}). Measured on "
-        f"{held['processor']}, {cores(data)}, Python {held['python']}."
+        f"{data['date'][:10]} on {held['processor']}, {cores(data)}, Python {held['python']}."
     )
 
 
