@@ -27,6 +27,7 @@ from blocks._spec import FLOATS, LAYOUTS, Node
 from blocks.optimizer import SGD, Adagrad, Adam, AdamW
 
 OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adagrad, Adam, AdamW)}
+BESIDE = ".certificate.json"  # the ending of what is written beside a page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,8 +137,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--training-batch", metavar="N", type=int, default=32)
     command.add_argument("--rounds", type=int, default=15, help="how often all are timed in turn")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("-o", "--output", metavar="FILE.json", help="write what was measured")
-    command.add_argument("--html", metavar="FILE.html", help="write it as a page")
+    command.add_argument(
+        "-o", "--output", metavar="FILE.json", help="write what was measured, for parity --verify"
+    )
+    command.add_argument(
+        "--html",
+        metavar="FILE.html",
+        help=f"write it as a page, and that as FILE{BESIDE} beside it",
+    )
     command.set_defaults(run=run_compare)
 
     return top
@@ -229,6 +236,8 @@ def run_parity(options: Any) -> int:
 
     if options.file is None:
         raise FieldError("parity needs a network, or --verify FILE.json.")
+    if options.certificate:
+        check_place(options.certificate)  # before all is measured
     console, node = Console(), node_of(options, options.custom)
     backends = imported(words(options.backends))
     measure: Any = certify if options.certificate else parity
@@ -244,7 +253,8 @@ def run_parity(options: Any) -> int:
 def run_compare(options: Any) -> int:
     from blocks._compare import compare
 
-    for path in filter(None, (options.output, options.html)):
+    output = options.output or (options.html and Path(options.html).with_suffix(BESIDE))
+    for path in filter(None, (output, options.html)):
         check_place(path)  # before all is measured
     with ending():
         found = compare(
@@ -261,13 +271,12 @@ def run_compare(options: Any) -> int:
         )
     console = Console()
     console.print(found)
-    if options.output:
-        found.save(options.output)
+    if output:
+        found.save(output)
     if options.html:
         from blocks._report import page
 
-        with silenced():  # listings need the frameworks
-            text = page(found)
+        text = page(found)
         with replacing(options.html) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return 0 if found else 1

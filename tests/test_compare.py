@@ -640,6 +640,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "blocks._report", page)
     assert main([*command, "--contenders", "numpy", "--html", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_text() == "<p>[1, 32]"
+    beside = tmp_path / "page.certificate.json"
+    assert bl.load_comparison(beside).data["batch_sizes"] == [1, 32]
+    assert main(["parity", "--verify", str(beside)]) == 0
     assert main([*command, "--batch-sizes", "two"]) == 2
     assert "--batch-sizes must be numbers such as 1,32, got 'two'" in capsys.readouterr().err
 

@@ -23,6 +23,7 @@ from blocks._report._numbers import Times, duration, measures, memory, sized
 from blocks._report._paper import NAME, SCALE, TALL, columns, named
 from blocks._report._plots import BEFORE, HUES, TICKS, decades, fitting, linear, looks, mark
 from blocks._sourcemap import lines
+from custom_blocks import Gated
 
 NODE = bl.infer(NET, (16, 12, 3))
 SMALL = bl.infer(bl.Sequential(bl.Dense(4), bl.Residual(bl.Tanh()), bl.Dense(2)), (3,))
@@ -138,6 +139,8 @@ def test_listings_are_made_in_processes_of_their_own(monkeypatch):
     monkeypatch.undo()
     assert found["numpy"] == Listing(*lines(NODE, "numpy"))
     assert found["none"].missing.startswith("unknown backend 'none'.")
+    own = bl.infer(Gated(4), (3,))
+    assert listings(own, ["numpy"])["numpy"] == Listing(*lines(own, "numpy"))
 
 
 def test_a_listing_that_is_missing_says_why():

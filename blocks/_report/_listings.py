@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from blocks._compare import PATIENCE, custom_names
 from blocks._errors import BlockError
-from blocks._files import node_to_json
+from blocks._files import document, node_to_json
 from blocks._spec import Node
 from blocks._worker import Worker, WorkerError
 
@@ -31,7 +31,7 @@ def listings(node: Node, backends: Iterable[str]) -> dict[str, Listing]:
 
 def listing(node: Node, backend: str) -> Listing:
     try:
-        asked = {"network": node_to_json(node), "custom": custom_names(node)}
+        asked = {"network": node_to_json(node), "custom": custom_names(document(node)["network"])}
         worker = Worker("blocks._sourcemap", backend, {})
     except BlockError as error:
         return Listing(missing=str(error))
