@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from blocks._backends import find_backend
+from blocks._batch import as_array, batch
 from blocks._block import Combinator
 from blocks._errors import BlockError, short
-from blocks._models import Origin, as_array, batch, framework, inner, narrowed, origin
+from blocks._models import Origin, framework, inner, narrowed, origin
 from blocks._spec import Node, Spec, leaves, map_inputs, map_value, shapes
 
 

@@ -21,10 +21,9 @@ from blocks._block import Block
 from blocks._errors import BlockError, FieldError, FileError, shown
 from blocks._evaluate import check_loss
 from blocks._files import Allowed, config_in, encoded, node_in, with_fingerprint
-from blocks._infer import check_ints
+from blocks._infer import as_node, check_ints
 from blocks._json import as_text, parsed, read_document, read_text
 from blocks._limits import MAX_INT, MAX_MEASURED
-from blocks._models import as_node
 from blocks._parity import BackendReport, Report, parity
 from blocks._spec import Node
 from blocks._stack import run

@@ -26,8 +26,7 @@ from blocks._comparison import FORMAT, VERSION, Comparison, sizes_of
 from blocks._contender import TRAINING, cores, examples
 from blocks._errors import FieldError, did_you_mean
 from blocks._files import document, encoded, node_to_json, with_fingerprint
-from blocks._infer import check_ints
-from blocks._models import as_node
+from blocks._infer import as_node, check_ints
 from blocks._parity import untrained
 from blocks._plan import Plan
 from blocks._spec import Node

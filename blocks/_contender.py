@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from blocks._backends import find_backend
+from blocks._batch import batch
 from blocks._certificate import measured
 from blocks._evaluate import Data
 from blocks._files import decoded, named, node_from_json
-from blocks._models import apply, batch, lower, origin
+from blocks._models import apply, lower, origin
 from blocks._parity import CONTROL, Report, draw_batch, draw_target, parity, untrained
 from blocks._plan import Plan
 from blocks._spec import Node, leaves

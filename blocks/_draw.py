@@ -10,7 +10,7 @@ from blocks._arrays import replacing
 from blocks._block import Block
 from blocks._errors import FieldError
 from blocks._fields import as_index
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._spec import Node
 
 DEPTH = 20  # levels of blocks in blocks that are opened

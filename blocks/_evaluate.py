@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from blocks._backends import find_backend
+from blocks._batch import batch
 from blocks._errors import FieldError, ShapeError
 from blocks._infer import check_ints, check_word
-from blocks._models import Origin, apply, batch, origin
+from blocks._models import Origin, apply, origin
 from blocks._spec import Node, leaves, map_value
 from blocks.custom import Custom
 from blocks.loss import LOSSES, METRICS, targets

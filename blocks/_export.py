@@ -12,7 +12,8 @@ from blocks._arrays import replacing
 from blocks._backends import installed
 from blocks._block import Block
 from blocks._errors import FieldError, FileError
-from blocks._models import as_node, source
+from blocks._infer import as_node
+from blocks._models import source
 from blocks._param_files import save_params
 from blocks._params import check_params, init
 from blocks._spec import Node

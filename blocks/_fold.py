@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blocks._block import Block, Combinator
-from blocks._models import again
+from blocks._infer import again
 from blocks._params import Params, check_params
 from blocks._spec import Node, array_dtype, join
 from blocks._stack import run

@@ -335,3 +335,24 @@ class Inference:
             f"{shapes(spec)} is the output of {type(made.block).__name__} {place(made.path)}, "
             f"from {shapes(made.in_spec)}"
         )
+
+
+def as_node(network: Node | Block, input_shape: Any, options: dict[str, Any]) -> Node:
+    """A node as it is, or a block inferred at a shape."""
+    if not isinstance(network, (Node, Block)):
+        raise FieldError(f"needs a block or a node, got {network!r}.")
+    if isinstance(network, Node):
+        if input_shape is not None or options:
+            raise FieldError("a node has its input_shape and options already; leave them out.")
+        return network
+    if input_shape is None:
+        raise FieldError(
+            f"{type(network).__name__} is a block: give its input_shape=, or a node from infer."
+        )
+    return infer(network, input_shape, **options)
+
+
+def again(node: Node, x: ValueSpec, **options: Any) -> Node:
+    """The same network inferred again, at another input or with other options."""
+    same = {"layout": leaves(x)[0].layout, "dtype": node.dtype, "param_dtype": node.param_dtype}
+    return infer(node.block, x, **(same | options))

@@ -15,7 +15,7 @@ from itertools import dropwhile, islice, takewhile
 from typing import Any, TypeAlias, TypeGuard
 
 from blocks._block import Block, Combinator
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._params import count
 from blocks._shape import span
 from blocks._spec import Node, Shape, join, shapes

@@ -6,7 +6,7 @@ from functools import singledispatch
 from typing import Any
 
 from blocks._block import Block, Combinator
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._spec import Node, Spec
 from blocks.activation import Activation, LogSoftmax, Softmax
 from blocks.combine import Container

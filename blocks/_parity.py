@@ -21,7 +21,8 @@ from blocks._backends import find_backend, installed
 from blocks._block import Block
 from blocks._errors import FieldError, UnsupportedError
 from blocks._evaluate import check_loss
-from blocks._models import again, apply, as_node, gradients, lower, params_of
+from blocks._infer import again, as_node
+from blocks._models import apply, gradients, lower, params_of
 from blocks._params import Params, count, init
 from blocks._spec import (
     Node,

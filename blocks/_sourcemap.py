@@ -12,7 +12,7 @@ from typing import Any
 from blocks._backends import find_backend
 from blocks._block import Block
 from blocks._files import node_from_json
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._spec import Node
 from blocks._stack import call_deep
 from blocks._worker import serve

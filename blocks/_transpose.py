@@ -11,7 +11,7 @@ from blocks import _shape
 from blocks._block import Block
 from blocks._errors import UnsupportedError, place
 from blocks._fold import links
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._spec import Node, Shape, Spec, shapes
 from blocks._stack import call_deep
 from blocks.activation import Activation, Softmax

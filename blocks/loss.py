@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from blocks import _fields as fields
+from blocks._batch import as_array
 from blocks._errors import FieldError, ShapeError
-from blocks._models import as_array
 from blocks._spec import Node, Spec, ValueSpec, array_dtype, is_float, leaves, map_value, shapes
 from blocks.custom import Custom
 

@@ -31,8 +31,8 @@ from backends._expression import Call
 from backends._rules import Bind, Rule
 from backends._transforms import same
 from blocks._backends import find_backend
+from blocks._infer import again
 from blocks._layout import layout_pass
-from blocks._models import again
 from cases import CASES
 
 RUNS = count(1)

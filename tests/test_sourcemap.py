@@ -6,7 +6,7 @@ from mutations import calls
 import blocks as bl
 from backends._expression import Mark, Name
 from blocks._backends import find_backend
-from blocks._models import as_node
+from blocks._infer import as_node
 from blocks._sourcemap import lines
 from blocks._spec import LAYOUTS
 from cases import CASES
