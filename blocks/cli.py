@@ -254,7 +254,7 @@ def run_compare(options: Any) -> int:
     from blocks._compare import compare
 
     output = options.output or (options.html and Path(options.html).with_suffix(BESIDE))
-    for path in filter(None, (output, options.html)):
+    for path in filter(None, (options.html, output)):
         check_place(path)  # before all is measured
     with ending():
         found = compare(

@@ -1,4 +1,4 @@
-"""Comparisons that nobody measured, for tests of their page."""
+"""Comparisons that nobody measured, for tests of their page, and a loss of one's own."""
 
 import math
 import random
@@ -112,3 +112,13 @@ def figure(
         "where": "[0, 3]",
         "tolerance": tolerance,
     }
+
+
+class Quartic(bl.Custom):
+    """A loss for each example."""
+
+    def out_spec(self, x):
+        return x[0].with_shape(())
+
+    def forward(self, ops, x):
+        return ops.sum((x[0] - x[1]) ** 4, axis=-1)

@@ -192,13 +192,3 @@ class Positions(bl.Custom):
         waves = [self.waves(ops, x, offset) for offset in self.offsets]
         slope = float(np.sqrt(2.0)) * PAIR[0]
         return x + slope * self.scale * reduce(lambda a, b: a + b, waves)
-
-
-class Quartic(bl.Custom):
-    """A loss for each example."""
-
-    def out_spec(self, x):
-        return x[0].with_shape(())
-
-    def forward(self, ops, x):
-        return ops.sum((x[0] - x[1]) ** 4, axis=-1)
