@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blocks._backends import find_backend, known, ordered, why_missing
+from blocks._backends import find_backend, known, ordered
 from blocks._block import Block
 from blocks._certificate import Certificate, Verification, check_some, machine, verified
 from blocks._checkpoint import as_data
@@ -422,22 +422,25 @@ def compiling(row: Row, step: str) -> float | None:
 def verify_comparison(comparison: Comparison) -> Verification:
     """Measure the parity of the same contenders again, each in its own process."""
     certified = certificate_of(comparison)
-    rows = {row["name"]: row["backend"] for row in comparison.contenders}
-    gone = {b: why for b in dict.fromkeys(rows.values()) if (why := why_missing(b))}
-    here = [b for b in dict.fromkeys(rows.values()) if b not in gone]
-    check_some(here, rows)
+    backends = dict.fromkeys(row["backend"] for row in comparison.contenders)
+    here = [backend for backend in backends if backend in known()]
+    check_some(here, backends)
     how = {name: comparison.data[name] for name in ("seed", "steps")}
     how["loss"] = comparison.plan.loss
     found = compare(comparison.node, backends=here, batch_sizes=[1], rounds=1, **how)
-    errors = {row["name"]: row["error"] for row in found.contenders}
     now = certificate_of(found)
     missing = {
-        name: gone.get(backend) or errors.get(name) or "there is no such contender"
-        for name, backend in rows.items()
-        if name in certified.backends and name not in now.backends
+        name: why_failed(found, name) for name in certified.backends if name not in now.backends
     }
     kept = {name: part for name, part in now.backends.items() if name in certified.backends}
+    check_some(kept, certified.backends)
     return verified(certified, replace(now, data=now.data | {"backends": kept}), missing)
+
+
+def why_failed(comparison: Comparison, name: str) -> str:
+    """The error of a contender; where nothing can be imported its row has only the first words."""
+    rows = (row for row in comparison.contenders if begins(row["name"], name))
+    return next((row["error"] for row in rows if row["error"]), "there is no such contender")
 
 
 def certificate_of(comparison: Comparison) -> Certificate:

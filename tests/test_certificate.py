@@ -239,10 +239,12 @@ def test_a_comparison_that_was_blind(path):
     assert "blind" in str(found.certified)
 
 
-def test_a_comparison_is_verified_too(tmp_path, capsys):
+def test_a_comparison_is_verified_too(tmp_path, capsys, monkeypatch):
     path = tmp_path / "net.json"
     bl.compare(NET, (5, 4, 2), backends=["numpy"], batch_sizes=[1], rounds=1, steps=2).save(path)
-    assert main(["parity", "--verify", str(path)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("blocks._backends.find_backend", None)  # nothing is imported here
+        assert main(["parity", "--verify", str(path)]) == 0
     assert "The certificate holds." in capsys.readouterr().out
 
     def older(data):
@@ -255,6 +257,9 @@ def test_a_comparison_is_verified_too(tmp_path, capsys):
     assert all(text.startswith("numpy: ") for text in found.broken)
     gone = changed(path, lambda data: data["contenders"].append(data["contenders"][0] | other()))
     assert list(bl.verify(gone).missing) == ["other compiled"]
+    alone = changed(path, lambda data: data["contenders"].pop(0))
+    with pytest.raises(bl.BlockError, match="none of the backends that were certified is here"):
+        bl.verify(alone)
     with pytest.raises(bl.FieldError, match="verify takes a certificate, a comparison, or"):
         bl.verify(5)
 
