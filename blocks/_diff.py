@@ -107,7 +107,8 @@ class Diff:
         for label, names in (("a", self.only_a), ("b", self.only_b)):
             if names:
                 yield escape(f"Only {label} shows: {', '.join(names)}.")
-        yield f"[red]{escape(self.verdict())}[/]" if self.first else self.verdict()
+        verdict = escape(self.verdict())
+        yield verdict if self else f"[red]{verdict}[/]"
 
     def verdict(self) -> str:
         """What the table says, in a sentence."""

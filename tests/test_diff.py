@@ -109,6 +109,8 @@ def test_the_first_block_that_differs_is_found(backend):
     assert np.abs(a - b)[at] == np.abs(a - b).max()
     assert at[-1] == 3
     assert f"The first that differs is 4/1/0: {found.first.relative:.1e}" in str(found)
+    *_, verdict = found.__rich_console__(None, None)
+    assert verdict.startswith("[red]The first"), "it catches the eye"
 
 
 def test_what_was_done_to_the_native_model_is_seen():
