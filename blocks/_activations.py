@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,23 @@ def activations(model: Any, x: Any, *, node: Node | None = None) -> dict[str, An
     return {seen.name: seen.value for seen in ours(known, model, x)}
 
 
+class Stopped(Exception):
+    """A model did not run to its end: `records` came before, and the cause is its own error."""
+
+    def __init__(self, records: list[Any]):
+        super().__init__(f"a model stopped after {len(records)} of its modules")
+        self.records = records
+
+
+@contextmanager
+def partly(records: list[Any]) -> Iterator[None]:
+    """Run a model of which backends write down what it returns; an error does not lose that."""
+    try:
+        yield
+    except Exception as error:
+        raise Stopped(records) from error
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one block or module returned: its path or name, what it is, whether it is a leaf."""
@@ -52,7 +70,11 @@ def ours(known: Origin, model: Any, x: Any) -> list[Seen]:
     program = known.backend.program(known.node)
     homes = {program.modules[n.path]: program.modules[n.home] for n in program.node.walk()}
     records: dict[Any, deque[Any]] = {}
-    for at, record in enumerate(known.call("record", program, inner(model), inputs)):
+    try:
+        told = known.call("record", program, inner(model), inputs)
+    except Stopped as stopped:
+        raise stopped.__cause__ or stopped from None
+    for at, record in enumerate(told):
         place = homes.get(record.place, record.place)  # a shared module has one name of several
         records.setdefault(place, deque()).append((at, record.value))
     physical = {n.path: n for n in program.node.walk()}  # a node's own after the one around it
@@ -77,8 +99,13 @@ def logical(array: np.ndarray, physical: Spec, spec: Spec) -> np.ndarray:
     return np.moveaxis(array, physical.channel_axis + 1, spec.channel_axis + 1)
 
 
-def theirs(model: Any, x: Any) -> list[Seen]:
-    """What every module of someone else's model returns."""
+def theirs(model: Any, x: Any) -> tuple[list[Seen], str]:
+    """What every module of someone else's model returns; and why it stopped, if it did not run to
+    its end.
+
+    Raises:
+        BlockError: if it is no model, or stopped before any module returned.
+    """
     name = framework(model)
     if name is None:
         raise BlockError(
@@ -86,22 +113,26 @@ def theirs(model: Any, x: Any) -> list[Seen]:
             "Give a module of torch, Keras or Flax, or what lower made."
         )
     copied = map_inputs(lambda a: np.array(as_array(a, "diff")), x)  # theirs may work in place
+    why = ""
     try:
         records = find_backend(name).record(None, inner(model), copied)
     except BlockError:
         raise
-    except Exception as error:  # theirs may raise anything
-        why = short(str(error), 500)
-        raise BlockError(
-            f"{type(model).__name__} cannot be run on {shapes_of(copied)}: {why}\n"
-            "  The first model takes x, the second x_b where that is given: its own layout of x."
-        ) from error
+    except Exception as stopped:  # theirs may raise anything, also before it runs
+        records, error = getattr(stopped, "records", []), stopped.__cause__ or stopped
+        reason = f"on {shapes_of(copied)}: {short(str(error), 500)}"
+        why = f"{type(model).__name__} cannot be run {reason}"
+        if not records:
+            raise BlockError(
+                f"{why}\n  The first model takes x, the second x_b where that is given: its own "
+                "layout of x."
+            ) from error
     records = [record for record in records if leaves(record.value)]
     around = {name for record in records for name in parents(record.place[0])}
     return [
         Seen(r.place[0].replace(".", "/"), r.kind, r.value, r.place[0] not in around)
         for r in records
-    ]
+    ], why
 
 
 def parents(name: str) -> Iterable[str]:

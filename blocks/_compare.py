@@ -104,12 +104,17 @@ def compare(
     (True, ['numpy'])
     """
     node = as_node(network, input_shape, options)
-    sizes, wanted = listed(batch_sizes, "batch_sizes"), listed(contenders or (), "contenders")
+    sizes, wanted = (
+        listed(batch_sizes, "batch_sizes"),
+        listed([] if contenders is None else contenders, "contenders"),
+    )
     check_ints(rounds=(rounds, 1), seed=(seed, 0), steps=(steps, 0))
     check_ints(training_batch=(training_batch, 1))
     given: Any = {} if optimizer is None else {"optimizer": optimizer}
     plan = Plan(loss=loss, batch_size=training_batch, **given)
     check_ints(**{f"batch_sizes[{i}]": (size, 1) for i, size in enumerate(sizes)})
+    if contenders is not None and not wanted:
+        raise FieldError("contenders must be one or more names; leave them out for all.")
     if not sizes or len({*sizes}) < len(sizes):
         raise FieldError(f"batch_sizes must be one or more, each once, got {sizes}.")
     check_plan(node, plan)
@@ -422,12 +427,14 @@ def compiling(row: Row, step: str) -> float | None:
 def verify_comparison(comparison: Comparison) -> Verification:
     """Measure the parity of the same contenders again, each in its own process."""
     certified = certificate_of(comparison)
-    backends = dict.fromkeys(row["backend"] for row in comparison.contenders)
-    here = [backend for backend in backends if backend in known()]
-    check_some(here, backends)
-    how = {name: comparison.data[name] for name in ("seed", "steps")}
+    homes = {row["name"]: row["backend"] for row in comparison.contenders if not row["error"]}
+    names = [name for name, backend in homes.items() if backend in known()]
+    check_some(names, homes.values())
+    here = list(dict.fromkeys(homes[name] for name in names))
+    how: Any = {name: comparison.data[name] for name in ("seed", "steps")}
     how["loss"] = comparison.plan.loss
-    found = compare(comparison.node, backends=here, batch_sizes=[1], rounds=1, **how)
+    how |= {"backends": here, "contenders": names}
+    found = compare(comparison.node, batch_sizes=[1], rounds=1, **how)
     now = certificate_of(found)
     missing = {
         name: why_failed(found, name) for name in certified.backends if name not in now.backends

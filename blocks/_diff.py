@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import product, zip_longest
+from itertools import product, takewhile, zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from blocks import _fields as fields
 from blocks import activation
 from blocks._activations import Seen, ours, theirs
+from blocks._batch import as_array
 from blocks._errors import BlockError, short
 from blocks._models import apply, origin
 from blocks._parity import TOLERANCES, largest_difference
-from blocks._spec import leaves, shapes
+from blocks._spec import is_float, leaves, shapes
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Diff:
         only_a, only_b: blocks that the other model does not show.
         tolerance: up to which relative difference a block agrees before which all is equal.
         matched: how pairs were found, "names" or "order".
+        stopped: which model did not run to its end, and why; "" if both did.
     """
 
     pairs: tuple[Pair, ...]
@@ -74,9 +76,10 @@ class Diff:
     only_b: tuple[str, ...]
     tolerance: float
     matched: str
+    stopped: str = ""
 
     def __bool__(self) -> bool:
-        return self.first is None
+        return self.first is None and not self.stopped
 
     @property
     def first(self) -> Pair | None:
@@ -108,11 +111,15 @@ class Diff:
             if names:
                 yield escape(f"Only {label} shows: {', '.join(names)}.")
         verdict = escape(self.verdict())
-        yield verdict if self else f"[red]{verdict}[/]"
+        yield verdict if self.first is None else f"[red]{verdict}[/]"
+        if self.stopped:
+            yield f"[red]{escape(self.stopped)}[/]"
 
     def verdict(self) -> str:
         """What the table says, in a sentence."""
         first, most = self.first, max(pair.relative for pair in self.pairs)
+        if first is None and self.stopped:
+            return "All that both came to agree."
         if first is None and most <= self.tolerance:
             return f"All agree within {self.tolerance:.0e}."
         if first is None:
@@ -152,7 +159,9 @@ def diff(a: Any, b: Any, x: Any, *, x_b: Any = None, tolerance: float | None = N
             before differ by: rounding adds up.
 
     Raises:
-        BlockError: if one is no model or does not run, or nothing in them is alike.
+        BlockError: if the batch is empty or holds NaN, if one is no model or its first module does
+            not run, or nothing is alike. Of a model that stops later, what came before is compared,
+            and `stopped` says why.
 
     >>> import blocks as bl
     >>> node = bl.infer(bl.MLP(2, hidden=(5,)), (3,), dtype="float64")
@@ -163,34 +172,64 @@ def diff(a: Any, b: Any, x: Any, *, x_b: Any = None, tolerance: float | None = N
     """
     if tolerance is not None:
         tolerance = fields.real(low=0).metadata["convert"](None, "tolerance", tolerance)
-    (seen_a, whole_a), (seen_b, whole_b) = seen(a, x), seen(b, x if x_b is None else x_b)
+    for batch in (x, x_b):
+        check_batch(batch)
+    (seen_a, whole_a, why_a), (seen_b, whole_b, why_b) = (
+        seen(model, given) for model, given in ((a, x), (b, x if x_b is None else x_b))
+    )
+    stopped = "\n".join(f"{name} stops: {why}" for name, why in (("a", why_a), ("b", why_b)) if why)
     matched, pairs = matches(seen_a, seen_b)
     if not pairs:
         raise BlockError(
             "diff finds nothing alike in the two models, neither names nor kinds in order:\n"
-            f"  a has {words_for(seen_a)};\n  b has {words_for(seen_b)}."
+            f"  a has {words_for(seen_a)};\n  b has {words_for(seen_b)}.\n{stopped}".rstrip()
         )
+    base = usual([*pairs, (whole_a, whole_b)]) if tolerance is None else tolerance
+    growing = tolerance is None
+    ends = [(whole_a, whole_b)]
+    if stopped or (same(whole_a, pairs[-1][0]) and same(whole_b, pairs[-1][1])):
+        ends = []
+    if matched == "order":
+        agreed = [*takewhile(bool, judged([*pairs, *ends], base, growing))]
+        if len(agreed) < len(pairs) + len(ends):
+            at = min(len(agreed), len(pairs))
+            pairs[at:at] = suspected(pairs, at, seen_a, seen_b)
     used = {id(one) for pair in pairs for one in pair}
     only_a, only_b = (
         tuple(one.name or WHOLE for one in all_ if one.leaf and id(one) not in used)
         for all_ in (seen_a, seen_b)
     )
-    if not (same(whole_a, pairs[-1][0]) and same(whole_b, pairs[-1][1])):
-        pairs.append((whole_a, whole_b))
-    base = usual(pairs) if tolerance is None else tolerance
-    growing = tolerance is None
-    return Diff(tuple(judged(pairs, base, growing)), only_a, only_b, base, matched)
+    found = tuple(judged([*pairs, *ends], base, growing))
+    return Diff(found, only_a, only_b, base, matched, stopped)
 
 
-def seen(model: Any, x: Any) -> tuple[list[Seen], Seen]:
-    """What every block of a model returns, and what the model does."""
+def check_batch(x: Any) -> None:
+    """Refuse a batch on which models cannot be told apart; another mistake is seen by them."""
+    for array in inputs_of(x):
+        if array.ndim and not array.size:
+            raise BlockError(f"diff compares nothing on an empty batch, got {array.shape}.")
+        if is_float(array) and np.isnan(array).any():
+            raise BlockError("diff compares nothing on a batch that holds NaN.")
+
+
+def inputs_of(x: Any) -> Iterator[np.ndarray]:
+    """The arrays in what is given to a model."""
+    for value in x.values() if isinstance(x, Mapping) else leaves(x):
+        if isinstance(value, (tuple, Mapping)):
+            yield from inputs_of(value)
+        elif value is not None:
+            yield as_array(value, "diff")
+
+
+def seen(model: Any, x: Any) -> tuple[list[Seen], Seen, str]:
+    """What every block of a model returns, what the model does, and why it stopped if it did."""
     try:
         known = origin(model)
     except BlockError:
-        records = theirs(model, x)
-        return records, next((one for one in records if not one.name), records[-1])
+        records, why = theirs(model, x)
+        return records, next((one for one in records if not one.name), records[-1]), why
     whole = Seen("", type(known.node.block).__name__, apply(model, x), leaf=False)
-    return ours(known, model, x), whole
+    return ours(known, model, x), whole, ""
 
 
 def same(one: Seen, other: Seen) -> bool:
@@ -291,7 +330,21 @@ def in_order(a: list[Seen], b: list[Seen]) -> Pairs:
     return pairs
 
 
-ALIKE, FAMILY, NEAR, OTHER_SHAPE = 8, 3, 2, 1
+def suspected(pairs: Pairs, at: int, a: list[Seen], b: list[Seen]) -> Pairs:
+    """The last blocks without their like before a pair that differs, if they may be one another's:
+    a block that is several modules in the other model is known by what it returns, unless that is
+    wrong.
+    """
+    last = []
+    for side, all_ in enumerate((a, b)):
+        ids = [id(one) for one in all_]
+        start = ids.index(id(pairs[at - 1][side])) + 1 if at else 0
+        stop = ids.index(id(pairs[at][side])) if at < len(pairs) else len(ids)
+        last += [one for one in all_[start:stop] if one.leaf][-1:]
+    return [(last[0], last[1])] if len(last) == 2 and fits(*(token(o)[1] for o in last)) else []
+
+
+ALIKE, FAMILY, NEAR, OTHER_SHAPE = 8, 3, 8, 1
 
 
 def weighed(a: list[Seen], b: list[Seen]) -> np.ndarray:
@@ -335,18 +388,20 @@ def near(a: list[Seen], b: list[Seen]) -> np.ndarray:
     rows, columns = lengths(a), lengths(b)
     found = np.zeros((len(a), len(b)), bool)
     for row, column in product(rows, columns):
-        found |= abs(row[:, None] - column) <= 1e-3 * row[:, None]
+        found |= (abs(row[:, None] - column) <= 1e-3 * row[:, None]).all(axis=-1)
     return found
 
 
 def lengths(all_: list[Seen]) -> np.ndarray:
     """How large all first members are, all second ones, and so on; NaN where there is none."""
     found = [list(map(length, leaves(one.value))) for one in all_]
-    return np.array(list(zip_longest(*found, fillvalue=math.nan)))
+    return np.array(list(zip_longest(*found, fillvalue=(math.nan, math.nan))))
 
 
-def length(array: np.ndarray) -> float:
-    return float(np.linalg.norm(array.astype(float).ravel()))
+def length(array: np.ndarray) -> tuple[float, float]:
+    """Of all numbers, and of the largest: norms make the first alike."""
+    numbers = np.abs(array.astype(float).ravel())
+    return float(np.linalg.norm(numbers)), float(numbers.max(initial=0.0))
 
 
 # What frameworks call the same thing, without case and "1d", "2d", "3d".

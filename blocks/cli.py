@@ -158,7 +158,7 @@ def network_command(commands: Any, name: str, help: str, **file: Any) -> Any:
     command.add_argument(
         "--input",
         metavar="SIZES",
-        help="such as 8,8,1; ? for any length; may be left out if FILE has it",
+        help="such as 8,8,1, ? for any length, '8,8,1;5' for two; may be left out if FILE has it",
     )
     command.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0])
     command.add_argument("--dtype", choices=FLOATS, default=FLOATS[0])
@@ -390,8 +390,10 @@ def node_of(options: Any, custom: Sequence[str] = ()) -> Node:
     return infer(block, sizes(options.input), layout=options.layout, dtype=options.dtype)
 
 
-def sizes(text: str) -> tuple[int | None, ...]:
-    """The shape that a text such as "8,8,1" means; ? is an axis of any length."""
+def sizes(text: str) -> Any:
+    """The shape that a text such as "8,8,1" means, ? for any length; "8,8,1;5" of two inputs."""
+    if ";" in text:
+        return tuple(map(sizes, text.split(";")))
     try:
         return tuple(None if part == "?" else int(part) for part in text.split(",") if part)
     except ValueError:
@@ -421,6 +423,6 @@ def load(reference: str, custom: Sequence[str] = ()) -> Block | Node:
         raise FieldError(f"{file} has no {name!r}.{did_you_mean(name, vars(module))}")
     found = getattr(module, name)
     found = found() if callable(found) and not isinstance(found, type) else found
-    if not isinstance(found, Block):
+    if not isinstance(found, (Block, Node)):
         raise FieldError(f"{reference} is no block, but {found!r}.")
     return found

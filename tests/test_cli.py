@@ -18,6 +18,8 @@ net = bl.Sequential(bl.Conv(4, (3, 2)), bl.ReLU(), bl.Flatten(), bl.Dense(3))
 def made():
     return net
 number = 3
+pair = bl.Sample()
+node = bl.infer(net, (6, 5, 2))
 """
 
 
@@ -33,6 +35,13 @@ def test_summary(file, capsys):
     out = capsys.readouterr().out
     assert "Conv" in out
     assert "parameters" in out
+
+
+def test_several_inputs_and_a_node(file, capsys):
+    assert cli.main(["summary", f"{file}:pair", "--input", "4,3;4,3"]) == 0
+    assert "((4, 3), (4, 3))" in capsys.readouterr().out
+    assert cli.main(["summary", f"{file}:node"]) == 0
+    assert "Input (6, 5, 2)" in capsys.readouterr().out
 
 
 def test_a_json_file(tmp_path, capsys):
@@ -60,6 +69,7 @@ MISTAKES = [
     (["summary", "nothing.py:net", "--input", "5"], "FieldError: there is no file 'nothing.py'."),
     (["summary", "{file}:nett", "--input", "5"], "has no 'nett'. Did you mean 'net'?"),
     (["summary", "{file}:number", "--input", "5"], "is no block, but 3."),
+    (["summary", "{file}:pair", "--input", "4;3,x"], "must be sizes such as 8,8,1, got '3,x'"),
     (["summary", "{file}:net", "--input", "5,x"], "--input must be sizes such as 8,8,1, got '5,x'"),
     (["summary", "{file}:net", "--input", "5"], "ShapeError: Conv at '0' needs 2 spatial axes"),
     (["source", "{file}:net", "--input", "5,6,2", "--backend", "touch"], "Did you mean 'torch'?"),

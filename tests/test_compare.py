@@ -384,6 +384,7 @@ REFUSED = {
     "loss must be one of .*'mse'.*got 'l2'": {"loss": "l2"},
     "optimizer must be an optimiser": {"optimizer": "Adam"},
     "training_batch must be an int of at least 1": {"training_batch": 0},
+    "contenders must be one or more names": {"contenders": []},
     "VAELoss takes output, mean, logvar and target": {"loss": bl.VAELoss()},
     "unknown backend 'tourch'": {"contenders": ["tourch eager"]},
     "unknown backend 'tensorflow'": {"backends": ["tensorflow"]},

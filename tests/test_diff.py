@@ -508,6 +508,109 @@ def test_a_model_that_does_not_run_says_so():
         bl.diff(ours, traced, IMAGES)
 
 
+def test_what_came_before_a_model_stops_is_compared():
+    """Such as an image that a wrong padding makes smaller than the Dense after it takes."""
+    pytest.importorskip("torch")
+    from torch import nn
+
+    net = bl.Sequential(bl.Conv(4, (3, 3), padding="same"), bl.Tanh(), bl.Flatten(), bl.Dense(3))
+    node = bl.infer(net, (2, 6, 5), layout="channels_first")
+    model = bl.lower(node, "torch")
+    ported = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(120, 3))
+    ported[0].load_state_dict(model[0].state_dict())
+    for found, side in (
+        (bl.diff(model, ported, IMAGES), "b"),
+        (bl.diff(ported, model, IMAGES), "a"),
+    ):
+        assert not found
+        assert (found.first.a, found.first.kind[:4]) == ("0", "Conv")
+        assert found.stopped.startswith(
+            f"{side} stops: Sequential cannot be run on (3, 2, 6, 5): mat1"
+        )
+        assert found.stopped in str(found).replace("\n", " ")
+    for part in (ported[0], ported[1]):
+        assert not part._forward_hooks
+
+    class Raising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            self.inner(x)
+            raise ValueError("no more")
+
+    found = bl.diff(model, Raising(), IMAGES)
+    assert found.first is None
+    assert not found
+    assert "All that both came to agree.\nb stops: Raising cannot be run" in str(found)
+
+
+def decoder(length=3, causal=()):
+    """Layers of a Transformer, and the same as someone writes them; some may look ahead."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    layer = bl.TransformerEncoderLayer(8, 2, 12, norm_first=True, causal=True)
+    ours = bl.lower(bl.Repeat(layer, 3), "torch", input_shape=(6, 8), seed=1)
+
+    class Attention(nn.Module):
+        def __init__(self, causal):
+            super().__init__()
+            self.qkv, self.out, self.causal = nn.Linear(8, 24), nn.Linear(8, 8), causal
+
+        def forward(self, x):
+            q, k, v = (y.unflatten(-1, (2, 4)).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+            attend = nn.functional.scaled_dot_product_attention
+            return self.out(attend(q, k, v, is_causal=self.causal).transpose(1, 2).flatten(2))
+
+    class Layer(nn.Module):
+        def __init__(self, causal):
+            super().__init__()
+            self.before, self.attention = nn.LayerNorm(8), Attention(causal)
+            self.between, self.wide, self.narrow = (
+                nn.LayerNorm(8),
+                nn.Linear(8, 12),
+                nn.Linear(12, 8),
+            )
+
+        def forward(self, x):
+            x = x + self.attention(self.before(x))
+            return x + self.narrow(torch.relu(self.wide(self.between(x))))
+
+    theirs = nn.Sequential(*(Layer(i not in causal) for i in range(3)))
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = np.random.default_rng(0).normal(size=(3, 6, 8)).astype("float32")
+    return ours, theirs[:length], x
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_wrong_block_that_is_several_modules_in_the_other_model(layer):
+    ours, theirs, x = decoder(causal=(layer,))
+    found = bl.diff(ours, theirs, x)
+    assert (found.first.a, found.first.b) == (f"{layer}/0/body/1", f"{layer}/attention/out")
+    assert bl.diff(*decoder())
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_layers_that_are_left_out_at_the_end_shift_nothing(length):
+    ours, theirs, x = decoder(length)
+    found = bl.diff(ours, theirs, x)
+    assert all(pair.a[0] == pair.b[0] for pair in found.pairs[:-1])
+    assert {name[0] for name in found.only_a} >= set("012"[length:])
+    assert (found.first.a, found.first.b) == ("", "")
+
+
+def test_a_batch_that_tells_nothing_is_refused():
+    model = lowered("numpy")
+    with pytest.raises(bl.BlockError, match="nothing on an empty batch"):
+        bl.diff(model, model, X[:0])
+    with pytest.raises(bl.BlockError, match="a batch that holds NaN"):
+        bl.diff(model, model, X * np.nan)
+    with pytest.raises(bl.BlockError, match="a batch that holds NaN"):
+        bl.diff(model, model, X, x_b=X * np.nan)
+
+
 def test_infinite_numbers_that_are_equal_agree():
     """Such as scores that a mask leaves out."""
     torch = pytest.importorskip("torch")

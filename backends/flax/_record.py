@@ -19,6 +19,7 @@ from flax import nnx
 
 from backends._backend import Place, Record, given, tensors_in
 from backends.flax.modules import Repeat
+from blocks._activations import partly
 from blocks._spec import leaves, map_value
 
 
@@ -29,7 +30,8 @@ def record(model: Any, x: Any) -> list[Record]:
     with ExitStack() as stack:
         recorder = Recorder(stack)
         recorder.install(view, "", ())
-        given(view, type(view).__call__, x)
+        with partly(recorder.found):
+            given(view, type(view).__call__, x)
     return recorder.found
 
 

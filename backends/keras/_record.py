@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from backends._backend import Record, given, tensors_in
+from blocks._activations import partly
 from blocks._spec import map_value
 
 
@@ -29,16 +30,21 @@ def watched(model: Any, x: Any) -> list[Record]:
         for layer in [layer for _, layer in named(model) if activated(layer)]:
             told = watch.before(layer, vars(layer)["activation"])
             stack.enter_context(patch.dict(vars(layer), activation=told))
-        if takes_several(model):
-            given(model, model.call, x, training=False)
-        else:
-            model(x, training=False)
-    names = {id(layer): name for name, layer in named(model)}  # some are made by the call
-    return [
-        Record((names[id(layer)], ()), kind, value)
-        for layer, kind, value in watch.found
-        if id(layer) in names
-    ]
+        found: list[Record] = []
+        with partly(found):
+            try:
+                if takes_several(model):
+                    given(model, model.call, x, training=False)
+                else:
+                    model(x, training=False)
+            finally:
+                names = {id(layer): name for name, layer in named(model)}  # some the call makes
+                found += [
+                    Record((names[id(layer)], ()), kind, value)
+                    for layer, kind, value in watch.found
+                    if id(layer) in names
+                ]
+    return found
 
 
 class Watch:

@@ -22,6 +22,7 @@ from backends._rules import Binding, Program
 from backends.torch import _weights, modules, ops
 from backends.torch._common import rule
 from backends.torch._train import clip, filled, kept, loss_of, native
+from blocks._activations import partly
 from blocks._errors import UnsupportedError
 from blocks._spec import (
     Node,
@@ -143,7 +144,8 @@ class TorchBackend(Backend):
             if not isinstance(part, torch.jit.ScriptModule)  # which takes none
         ]
         try:
-            self.run(program, model, x)
+            with partly(found):
+                self.run(program, model, x)
         finally:
             for hook in hooks:
                 hook.remove()
