@@ -67,7 +67,7 @@ def check_numbers(array: np.ndarray, spec: Any, what: str) -> None:
 def as_array(value: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch's, for a tensor that has a gradient
         raise FieldError(f"{what} takes an array of numbers, got {type(value).__name__}.") from None
 
 

@@ -365,6 +365,8 @@ def test_what_cannot_become_an_array_is_refused(error):
     model = bl.lower(bl.Dense(2), "numpy", input_shape=(3,))
     with pytest.raises(bl.ParamError, match="bias: expected an array, got Tensor"):
         bl.load_params(model, bl.params_of(model) | {"bias": Tensor()})
+    with pytest.raises(bl.FieldError, match="the network takes an array of numbers, got Tensor"):
+        bl.apply(model, Tensor())
 
 
 def test_paths_are_texts():
