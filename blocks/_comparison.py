@@ -15,7 +15,7 @@ from blocks._certificate import agreeing, check_parts, figure, is_number, larges
 from blocks._errors import FieldError, FileError, shown
 from blocks._files import Allowed, config_in, node_in
 from blocks._json import as_text, read_document
-from blocks._limits import amount, counted
+from blocks._limits import counted
 from blocks._params import count
 from blocks._plan import Plan
 from blocks._spec import Node, array_dtype
@@ -65,7 +65,7 @@ class Comparison:
         rows, groups, numbers = self.contenders, columns_of(self.data), self.data["parameters"]
         whole = [column for group in groups for column in group]
         parts = [whole] if fits(whole) else [part for g in groups for part in packed(g, fits)]
-        yield f"{numbers['count']:,} parameters, {amount(numbers['bytes'])}"
+        yield f"{numbers['count']:,} parameters, {memory(numbers['bytes'])}"
         yield from map(self.table, parts)
         yield f"[dim italic]{escape(self.caption())}[/]"
         for row in rows:
@@ -121,6 +121,19 @@ def cores(data: dict[str, Any]) -> str:
     """How many cores the contenders had, in words."""
     used, all_ = data["threads"], data["machine"]["cores"]
     return counted(all_, "core") if used == all_ else f"{used} of {counted(all_, 'core')}"
+
+
+def three(number: float) -> str:
+    """Three digits that say something, thousands with commas."""
+    digits = 2 if number < 10 else 1 if number < 100 else 0
+    return f"{number:,.{digits}f}"
+
+
+def memory(count: float) -> str:
+    """Bytes, in kB of a thousand or MB of a million."""
+    if count < 1e6:
+        return f"{count:,.0f} bytes" if count < 1e3 else f"{three(count / 1e3)} kB"
+    return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
 
 
 def packed(columns: list[Column], fits: Callable[[list[Column]], bool]) -> Iterator[list[Column]]:

@@ -272,7 +272,7 @@ def draw_batch(node: Node, batch_size: int, rng: np.random.Generator) -> Any:
     return map_value(draw, node.in_spec)
 
 
-# What targets are random where they are no normal numbers.
+# How targets are drawn; those of other losses are numbers from 0 to 1.
 DRAWN: dict[Any, Callable[[np.random.Generator, Any], np.ndarray]] = {
     "cross_entropy": lambda rng, shape: rng.integers(0, shape[-1], shape[:-1]),
     "mse": lambda rng, shape: rng.normal(size=shape),

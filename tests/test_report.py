@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import blocks as bl
+from blocks._comparison import memory
 from blocks._plan import Plan
 from blocks._report import embedded, page, returned
 from blocks._report._findings import fastest, findings, first_beyond
 from blocks._report._listings import Listing, listings
-from blocks._report._numbers import Times, duration, measures, memory, sized
+from blocks._report._numbers import Times, duration, measures, sized
 from blocks._report._paper import NAME, SCALE, TALL, columns, named
 from blocks._report._plots import BEFORE, HUES, TICKS, decades, fitting, linear, looks, mark
 from blocks._sourcemap import lines

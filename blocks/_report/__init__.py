@@ -10,13 +10,12 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from blocks._backends import ordered
-from blocks._comparison import cores
+from blocks._comparison import cores, memory
 from blocks._limits import counted
 from blocks._report._costs import peaks, start, timings
 from blocks._report._findings import Finding, findings
 from blocks._report._html import Markup, element, joined, link
 from blocks._report._listings import Listing, listings
-from blocks._report._numbers import memory
 from blocks._report._parity import parity
 from blocks._report._sources import network
 from blocks._report._tables import remarks

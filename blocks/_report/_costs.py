@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from blocks._comparison import memory
 from blocks._report._findings import starting
 from blocks._report._html import Markup, element, joined
-from blocks._report._numbers import duration, measures, memory
+from blocks._report._numbers import duration, measures
 from blocks._report._plots import (
     Scale,
     axis,

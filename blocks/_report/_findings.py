@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from blocks._comparison import memory
 from blocks._report._numbers import (
     Times,
     badness,
     beyond,
     duration,
     measures,
-    memory,
     share,
     sized,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from blocks._comparison import three
 from blocks._limits import counted
 
 UNITS = (("s", 1), ("ms", 1e3), ("µs", 1e6))
@@ -87,16 +88,3 @@ def duration(seconds: float) -> str:
 def unit_of(seconds: float) -> tuple[str, float]:
     """The largest unit that there is one of, and how many of it are a second."""
     return next((pair for pair in UNITS if seconds * pair[1] >= 1), UNITS[-1])
-
-
-def three(number: float) -> str:
-    """Three digits that say something, thousands with commas."""
-    digits = 2 if number < 10 else 1 if number < 100 else 0
-    return f"{number:,.{digits}f}"
-
-
-def memory(count: float) -> str:
-    """Bytes, in kB of a thousand or MB of a million."""
-    if count < 1e6:
-        return f"{count:,.0f} bytes" if count < 1e3 else f"{three(count / 1e3)} kB"
-    return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
